@@ -1,0 +1,3 @@
+//! The synchronous router.
+
+pub mod record;

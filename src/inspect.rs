@@ -1,0 +1,1 @@
+//! `leveret inspect`: reads a data directory and changes nothing.

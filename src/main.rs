@@ -1,0 +1,3 @@
+//! The `leveret` binary: a thin shell around the library.
+
+fn main() {}
