@@ -7,15 +7,60 @@
 /// A view of one message: what the publisher gave, in the octets it came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Message<'a> {
-    /// Name of the exchange it was published to; at most 255 octets.
-    pub exchange: &'a [u8],
-    /// Routing key; at most 255 octets.
-    pub routing_key: &'a [u8],
+    /// The exchange it was published to and its routing key, as two adjacent short strings (a
+    /// length octet, then so many octets): just as `basic.publish` brings them and
+    /// `basic.deliver` wants them.
+    pub names: &'a [u8],
     /// The property flags and property list of the content header, as on the wire
     /// (spec 4.2.6.1), passed through untouched.
     pub properties: &'a [u8],
     /// The body, whole.
-    pub body: &'a [u8],
+    pub body: Body<'a>,
+}
+
+impl<'a> Message<'a> {
+    /// Name of the exchange it was published to.
+    pub fn exchange(&self) -> &'a [u8] {
+        &self.names[1..=usize::from(self.names[0])]
+    }
+
+    /// Routing key.
+    pub fn routing_key(&self) -> &'a [u8] {
+        &self.names[usize::from(self.names[0]) + 2..]
+    }
+}
+
+/// The body of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Body<'a> {
+    /// All its octets.
+    Octets(&'a [u8]),
+    /// It lies in a file of its own, since it is larger than [`Body::INLINE_OCTETS_MAX`].
+    Large(LargeBody),
+}
+
+impl Body<'_> {
+    /// Bodies up to this many octets lie in their record; larger ones in a file of their own, so
+    /// that no turn of the loop copies more than this for one message.
+    pub const INLINE_OCTETS_MAX: u64 = 1 << 20;
+
+    /// Length in octets.
+    #[inline]
+    pub fn octets(&self) -> u64 {
+        match self {
+            Body::Octets(octets) => octets.len() as u64,
+            Body::Large(large) => large.octets,
+        }
+    }
+}
+
+/// A body that lies in a file of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LargeBody {
+    /// Number of the file; never reused while a record names it.
+    pub file: u64,
+    /// Length in octets.
+    pub octets: u64,
 }
 
 /// Where a stored message lies: a segment and a place in it.
