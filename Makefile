@@ -1,0 +1,47 @@
+# What can be done here; `make help` lists it.
+.DEFAULT_GOAL := help
+.PHONY: help build run test interop check sim fuzz fuzz-build bench inspect
+
+DIR ?= leveret-data
+SEED ?= 1
+STEPS ?= 100000
+TARGET ?= frame_decoder
+SECONDS ?= 60
+INTEROP_LAPIN := tests/interop/lapin/Cargo.toml
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 14
+
+build: ## the release binary, target/release/leveret
+	cargo build --release --bin leveret
+
+run: build ## build and run the broker with its data in ./leveret-data
+	target/release/leveret --data-dir leveret-data $(ARGS)
+
+test: ## every test; sets up .venv and node_modules itself
+	scripts/test
+
+interop: ## only the real clients; BROKER=leveret|rabbitmq|HOST:PORT
+	scripts/test interop
+
+check: ## formatting, clippy and docs, warnings as errors
+	cargo fmt --check
+	cargo fmt --check --manifest-path $(INTEROP_LAPIN)
+	cargo clippy --quiet --all-targets -- -D warnings
+	cargo clippy --quiet --all-targets --manifest-path $(INTEROP_LAPIN) -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --document-private-items
+
+sim: ## simulation from one seed: SEED=1 STEPS=100000
+	LEVERET_SIM_SEED=$(SEED) LEVERET_SIM_STEPS=$(STEPS) cargo test --release --test simulation -- --nocapture
+
+fuzz: ## fuzz one target: TARGET=frame_decoder SECONDS=60
+	toolchain=$$(scripts/setup-fuzz.sh) && cargo $$toolchain fuzz run $(TARGET) -- -max_total_time=$(SECONDS)
+
+fuzz-build: ## build every fuzz target
+	toolchain=$$(scripts/setup-fuzz.sh) && cargo $$toolchain fuzz build
+
+bench: build ## measure; see docs/benchmarks.md
+	cargo bench
+
+inspect: build ## read a data directory and check it: DIR=leveret-data
+	target/release/leveret inspect $(DIR)
