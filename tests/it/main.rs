@@ -1,0 +1,8 @@
+//! The real broker over loopback, seen by a test peer that speaks frames.
+
+mod broker;
+mod conformance;
+mod methods;
+mod peer;
+mod transcript;
+mod value;
