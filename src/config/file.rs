@@ -573,13 +573,8 @@ mod tests {
         assert_eq!(limits(&directory), (20, 8192));
         assert_eq!(limits(&directory.join("10-a")), (10, 8192));
         let mut config = Config::default();
-        let missing = apply(
-            &mut config,
-            &directory.join("x"),
-            Origin::CommandLine,
-            &|_| None,
-        )
-        .expect_err("no such file");
+        let missing =
+            apply(&mut config, &directory.join("x"), &|_| None).expect_err("no such file");
         assert_eq!(missing.exit_code(), 78);
         assert!(
             missing.to_string().contains("x: cannot be read"),
