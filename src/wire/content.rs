@@ -47,8 +47,8 @@ impl<'a> ContentHeader<'a> {
     /// Reads the payload of a content header frame.
     ///
     /// # Errors
-    /// [`WireError::UnknownFrame`] when the payload has less than 14 octets, [`HEADER_OCTETS`] and a
-    /// word of flags.
+    /// [`WireError::UnknownFrame`] when the payload has less than [`HEADER_OCTETS`],
+    /// [`WireError::Properties`] when no word of flags follows them.
     #[inline]
     pub fn decode(payload: &'a [u8]) -> Result<Self, WireError> {
         match payload.split_first_chunk() {
@@ -81,6 +81,9 @@ impl<'a> ContentHeader<'a> {
 #[cold]
 #[inline(never)]
 fn cut_short(payload: &[u8]) -> WireError {
+    if payload.len() >= HEADER_OCTETS {
+        return WireError::Properties;
+    }
     WireError::UnknownFrame {
         frame_type: FrameKind::Header as u8,
         payload: Snippet::of(payload),
@@ -449,5 +452,170 @@ impl PropertyList<'_> {
         let mut octets = Vec::new();
         self.encode(&mut octets);
         octets
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[expect(clippy::unnecessary_wraps, reason = "the form the properties have")]
+    fn text(text: &'static str) -> Option<ShortString<'static>> {
+        Some(ShortString::literal(text))
+    }
+
+    fn full() -> PropertyList<'static> {
+        PropertyList {
+            content_type: text("text/plain"),
+            content_encoding: text("gzip"),
+            headers: FieldTable::check(b"\x01kt\x01").ok(),
+            delivery_mode: Some(2),
+            priority: Some(9),
+            correlation_id: text("correlation"),
+            reply_to: text("reply"),
+            expiration: text("60000"),
+            message_id: text("message"),
+            timestamp: Some(0x0102_0304_0506_0708),
+            message_type: text("type"),
+            user_id: text("guest"),
+            app_id: text("app"),
+            cluster_id: text(""),
+        }
+    }
+
+    /// The list with only those properties whose bit is set in `flags`.
+    fn subset(flags: u16) -> PropertyList<'static> {
+        let full = full();
+        let has = |flag: Flag| flag.is_in(flags);
+        PropertyList {
+            content_type: full.content_type.filter(|_| has(Flag::CONTENT_TYPE)),
+            content_encoding: full
+                .content_encoding
+                .filter(|_| has(Flag::CONTENT_ENCODING)),
+            headers: full.headers.filter(|_| has(Flag::HEADERS)),
+            delivery_mode: full.delivery_mode.filter(|_| has(Flag::DELIVERY_MODE)),
+            priority: full.priority.filter(|_| has(Flag::PRIORITY)),
+            correlation_id: full.correlation_id.filter(|_| has(Flag::CORRELATION_ID)),
+            reply_to: full.reply_to.filter(|_| has(Flag::REPLY_TO)),
+            expiration: full.expiration.filter(|_| has(Flag::EXPIRATION)),
+            message_id: full.message_id.filter(|_| has(Flag::MESSAGE_ID)),
+            timestamp: full.timestamp.filter(|_| has(Flag::TIMESTAMP)),
+            message_type: full.message_type.filter(|_| has(Flag::TYPE)),
+            user_id: full.user_id.filter(|_| has(Flag::USER_ID)),
+            app_id: full.app_id.filter(|_| has(Flag::APP_ID)),
+            cluster_id: full.cluster_id.filter(|_| has(Flag::CLUSTER_ID)),
+        }
+    }
+
+    #[test]
+    fn a_content_header_is_read_as_drawn() {
+        let octets = b"\0\x3C\0\0\0\0\0\0\0\0\x01\x02\x10\0\x02";
+        let header = ContentHeader {
+            class_id: 60,
+            weight: 0,
+            body_size: 258,
+            properties: b"\x10\0\x02",
+        };
+        assert_eq!(ContentHeader::decode(octets), Ok(header));
+        let mut out = Vec::new();
+        header.encode(&mut out);
+        assert_eq!(out, octets);
+        for end in 0..14 {
+            let error = ContentHeader::decode(&octets[..end]).expect_err("cut short");
+            match end {
+                0..12 => assert_eq!(error.reply_code().as_u16(), 501),
+                _ => assert_eq!(error, WireError::Properties),
+            }
+        }
+    }
+
+    #[test]
+    fn all_properties_lie_as_the_specification_draws_them() {
+        let expected = b"\xFF\xFC\x0Atext/plain\x04gzip\0\0\0\x04\x01kt\x01\x02\x09\
+            \x0Bcorrelation\x05reply\x0560000\x07message\x01\x02\x03\x04\x05\x06\x07\x08\
+            \x04type\x05guest\x03app\x00";
+        assert_eq!(full().to_octets(), expected);
+    }
+
+    #[test]
+    fn every_set_of_properties_reads_back() {
+        for flags in (0..=u16::MAX).step_by(4) {
+            let list = subset(flags);
+            let octets = list.to_octets();
+            assert_eq!(octets[..2], flags.to_be_bytes());
+            let properties = Properties::check(&octets).expect("well-formed");
+            assert_eq!(properties.to_list(), list);
+            assert_eq!(Properties::stored(&octets), properties);
+            assert_eq!(delivery_mode_of(&octets), list.delivery_mode);
+            assert_eq!(is_persistent(&octets), list.delivery_mode.is_some());
+        }
+    }
+
+    #[test]
+    fn a_list_that_ends_elsewhere_than_its_octets_is_malformed() {
+        for flags in [0x0004, 0x0040, 0x1000, 0x2000, 0x8000, 0xFFFC] {
+            let octets = subset(flags).to_octets();
+            for end in 0..octets.len() {
+                let cut = &octets[..end];
+                assert_eq!(
+                    Properties::check(cut),
+                    Err(WireError::Properties),
+                    "{flags:x} {end}"
+                );
+                // Views of what was never checked must not panic either.
+                let _ = (Properties::stored(cut).to_list(), delivery_mode_of(cut));
+            }
+            let longer = [&octets[..], b"x"].concat();
+            assert_eq!(Properties::check(&longer), Err(WireError::Properties));
+        }
+        let check = |octets: &[u8], expected| assert_eq!(Properties::check(octets), Err(expected));
+        check(b"", WireError::Properties);
+        check(b"\x20\0\xFF\xFF\xFF\xFF", WireError::Properties);
+        check(b"\x20\0\0\0\0\x02\x01k", WireError::Properties);
+        check(b"\0\x01", WireError::Properties);
+        check(b"\0\x01\0\x01\0\x01", WireError::Properties);
+        let step = |level: usize| [&b"\0F"[..], &(level as u32 * 6).to_be_bytes()].concat();
+        let deep: Vec<u8> = (0..100).rev().flat_map(step).collect();
+        let octets = [
+            b"\x20\0".as_slice(),
+            &(deep.len() as u32).to_be_bytes(),
+            &deep,
+        ]
+        .concat();
+        check(&octets, WireError::TableTooDeep);
+    }
+
+    #[test]
+    fn properties_that_nobody_knows_are_tolerated_and_skipped() {
+        for octets in [
+            b"\x90\x01\x00\x00\x01a\x02".as_slice(),
+            b"\x90\x01\x80\x01\x40\x00\x01a\x02unknown",
+            b"\x90\x02\x01a\x02unknown",
+        ] {
+            let properties = Properties::check(octets).expect("tolerated");
+            assert_eq!(properties.content_type(), text("a"));
+            assert_eq!(properties.delivery_mode(), Some(2));
+            assert_eq!(properties.cluster_id(), None);
+        }
+    }
+
+    #[test]
+    fn headers_are_rewritten_and_the_rest_stays() {
+        use crate::wire::field_table::TableBuilder;
+        let octets = full().to_octets();
+        let mut list = Properties::stored(&octets).to_list();
+        let mut headers = TableBuilder::from_table(list.headers.unwrap_or_default());
+        headers.set(
+            ShortString::literal("x-death"),
+            crate::wire::FieldValue::Long(1),
+        );
+        list.headers = Some(headers.as_table());
+        list.expiration = None;
+        let rewritten = list.to_octets();
+        let properties = Properties::check(&rewritten).expect("well-formed");
+        let headers = properties.headers().expect("headers");
+        assert_eq!(headers.iter().count(), 2);
+        assert_eq!(properties.expiration(), None);
+        assert_eq!(properties.message_id(), text("message"));
     }
 }

@@ -242,3 +242,137 @@ pub fn deliver_head(
     out.extend_from_slice(properties);
     out.push(FRAME_END);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::content::ContentHeader;
+    use crate::wire::decoder::{Decoded, decode};
+
+    const CHANNEL: ChannelNumber = ChannelNumber(0x0102);
+    const FRAME_MAX: u32 = 8192;
+
+    /// Kind and payload of the frames in `octets`, all of them on [`CHANNEL`].
+    fn frames(mut octets: &[u8]) -> Vec<(FrameKind, &[u8])> {
+        let mut frames = Vec::new();
+        while !octets.is_empty() {
+            match decode(octets, FRAME_MAX) {
+                Ok(Decoded::Frame {
+                    kind,
+                    channel,
+                    payload,
+                    consumed,
+                }) => {
+                    assert_eq!(channel, CHANNEL);
+                    frames.push((kind, payload));
+                    octets = &octets[consumed..];
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        frames
+    }
+
+    fn check_content(octets: &[u8], method: &Method<'_>, properties: &[u8], body: &[u8]) {
+        let frames = frames(octets);
+        assert_eq!(frames[0].0, FrameKind::Method);
+        assert_eq!(Method::decode(frames[0].1).as_ref(), Ok(method));
+        assert_eq!(frames[1].0, FrameKind::Header);
+        let header = ContentHeader::decode(frames[1].1).expect("a header");
+        let expected = ContentHeader {
+            class_id: 60,
+            weight: 0,
+            body_size: body.len() as u64,
+            properties,
+        };
+        assert_eq!(header, expected);
+        let payload_max = FRAME_MAX as usize - FRAME_OVERHEAD;
+        assert_eq!(frames.len(), 2 + body.len().div_ceil(payload_max));
+        assert!(frames[2..].iter().all(|&(kind, piece)| {
+            kind == FrameKind::Body && (1..=payload_max).contains(&piece.len())
+        }));
+        let pieces: Vec<_> = frames[2..].iter().map(|&(_, piece)| piece).collect();
+        assert_eq!(pieces.concat(), body);
+    }
+
+    #[test]
+    fn contents_of_any_size_are_framed_and_need_room_once() {
+        for size in [0, 1, 16, 8183, 8184, 8185, 16_368, 16_369, 100_000] {
+            let body = vec![FRAME_END; size];
+            let properties = b"\x10\0\x02";
+            let publish = basic::Publish {
+                routing_key: ShortString::literal("q"),
+                ..Default::default()
+            };
+            let mut out = Vec::new();
+            content(&mut out, CHANNEL, &publish, properties, &body, FRAME_MAX);
+            check_content(&out, &publish.into(), properties, &body);
+
+            let tag = ShortString::literal("consumer");
+            let prefix = DeliverPrefix::new(tag);
+            assert_eq!(prefix.consumer_tag(), tag);
+            let delivery = Delivery {
+                prefix: prefix.as_bytes(),
+                delivery_tag: DeliveryTag(0x0102_0304_0506_0708),
+                redelivered: size % 2 == 1,
+                names: b"\x02ex\x03key",
+                properties,
+                body: &body,
+            };
+            let deliver_method = basic::Deliver {
+                consumer_tag: tag,
+                delivery_tag: delivery.delivery_tag,
+                redelivered: delivery.redelivered,
+                exchange: ShortString::literal("ex"),
+                routing_key: ShortString::literal("key"),
+            };
+            let octets = deliver_octets(&delivery, FRAME_MAX);
+            let mut out = Vec::with_capacity(octets);
+            let (start, capacity) = (out.as_ptr(), out.capacity());
+            deliver(&mut out, CHANNEL, &delivery, FRAME_MAX);
+            assert_eq!(
+                (out.len(), out.as_ptr(), out.capacity()),
+                (octets, start, capacity)
+            );
+            check_content(&out, &deliver_method.into(), properties, &body);
+        }
+    }
+
+    #[test]
+    fn a_delivery_into_an_outbox_makes_room_once() {
+        // A buffer that grows from nothing to exactly what is needed has grown once.
+        let prefix = DeliverPrefix::new(ShortString::literal("c"));
+        let delivery = Delivery {
+            prefix: prefix.as_bytes(),
+            delivery_tag: DeliveryTag(1),
+            redelivered: false,
+            names: b"\x00\x01q",
+            properties: b"\0\0",
+            body: &[b'x'; 9_000],
+        };
+        let mut out = Vec::new();
+        deliver(&mut out, CHANNEL, &delivery, FRAME_MAX);
+        assert_eq!(out.capacity(), deliver_octets(&delivery, FRAME_MAX));
+        assert_eq!(out.len(), out.capacity());
+    }
+
+    #[test]
+    fn single_frames_lie_as_drawn() {
+        let mut out = Vec::new();
+        heartbeat(&mut out);
+        method_frame(&mut out, CHANNEL, &basic::QosOk {});
+        any_method_frame(&mut out, CHANNEL, &basic::QosOk {}.into());
+        let qos_ok = b"\x01\x01\x02\0\0\0\x04\0\x3C\0\x0B\xCE";
+        let expected = [b"\x08\0\0\0\0\0\0\xCE".as_slice(), qos_ok, qos_ok].concat();
+        assert_eq!(out, expected);
+    }
+
+    #[test]
+    fn no_frame_max_means_one_frame() {
+        let body = vec![0; 300_000];
+        let mut out = Vec::new();
+        body_frames(&mut out, CHANNEL, &body, 0);
+        assert_eq!(out.len(), body_frames_octets(body.len(), 0));
+        assert_eq!(out.len(), body.len() + FRAME_OVERHEAD);
+    }
+}

@@ -63,7 +63,9 @@ fn numbers(text: &mut String, octets: &[u8], columns: usize) {
         let last = index + 1 == octets.len();
         let mut element = octet.to_string();
         element.push_str(if last { ">>" } else { "," });
-        if column + element.len() >= columns {
+        // The end of the last line may stand out.
+        let counted = element.len() - if last { 2 } else { 0 };
+        if column + counted >= columns {
             let _ = write!(text, "\n{:indent$}", "");
             column = indent;
         }
@@ -93,4 +95,51 @@ fn quote(text: &mut String, characters: impl Iterator<Item = char>) {
 
 fn is_printable(character: char) -> bool {
     matches!(character, ' '..='~' | '\u{A0}'.. | '\x08'..='\r' | '\x1B')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn binaries_are_broken_where_erlang_breaks_them() {
+        // Printed by `io_lib:format("type ~tp, ~ts octets = ~tp")` of Erlang/OTP 25.
+        let check = |octets: &[u8], expected: &str| {
+            let mut text = "type 121, first 16 octets = ".to_owned();
+            pretty_binary(&mut text, octets);
+            assert_eq!(text, expected);
+        };
+        check(
+            &[
+                0, 100, 100, 0, 10, 10, 10, 0, 0, 100, 10, 10, 100, 100, 10, 100,
+            ],
+            "type 121, first 16 octets = <<0,100,100,0,10,10,10,0,0,100,10,10,100,100,10,100>>",
+        );
+        check(
+            &[
+                216, 234, 222, 202, 225, 246, 227, 248, 218, 222, 201, 206, 204, 233, 205, 15,
+            ],
+            "type 121, first 16 octets = <<216,234,222,202,225,246,227,248,218,222,201,206,\n                              204,233,205,15>>",
+        );
+        check(
+            b"abc\n\t\"\\\x1B\x08",
+            r#"type 121, first 16 octets = <<"abc\n\t\"\\\e\b">>"#,
+        );
+        check(b"", "type 121, first 16 octets = <<>>");
+        check(b"a\x7F", "type 121, first 16 octets = <<97,127>>");
+        check(
+            &[197, 138, 37],
+            "type 121, first 16 octets = <<\"Ŋ%\"/utf8>>",
+        );
+    }
+
+    #[test]
+    fn plain_binaries_are_numbers_and_bounded() {
+        assert_eq!(Binary(b"").to_string(), "<<>>");
+        assert_eq!(Binary(b"\x01\xFFa").to_string(), "<<1,255,97>>");
+        assert!(Binary(&[1; 7_000]).to_string().len() < 600);
+        let mut text = String::new();
+        pretty_binary_line(&mut text, &[1; 7_000]);
+        assert!(text.len() < 600 && !text.contains('\n'));
+    }
 }

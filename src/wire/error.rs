@@ -78,7 +78,8 @@ pub enum WireError {
         /// Number of the method in its class.
         method_id: u16,
     },
-    /// Arguments that are cut short, go on after the last, or hold a malformed field table.
+    /// Arguments that are cut short, go on after the last, or hold a malformed field table (over
+    /// which RabbitMQ drops the connection without a word).
     Arguments {
         /// Number of the class.
         class_id: u16,
@@ -92,7 +93,8 @@ pub enum WireError {
     /// A field table is nested deeper than [`super::field_table::DEPTH_MAX`]. RabbitMQ has no such
     /// limit; its parser takes what memory it needs.
     TableTooDeep,
-    /// A content header's property list cannot be read.
+    /// A content header's property list cannot be read. RabbitMQ fails over it and sends the bare
+    /// text `INTERNAL_ERROR`; we send its code and say why.
     Properties,
 }
 
@@ -128,7 +130,8 @@ impl WireError {
             | WireError::MalformedUtf8 => ReplyCode::FrameError,
             WireError::UnexpectedFrame { .. } => ReplyCode::UnexpectedFrame,
             WireError::UnknownMethod { .. } => ReplyCode::NotImplemented,
-            WireError::TableTooDeep | WireError::Properties => ReplyCode::SyntaxError,
+            WireError::TableTooDeep => ReplyCode::SyntaxError,
+            WireError::Properties => ReplyCode::InternalError,
         }
     }
 
@@ -267,7 +270,7 @@ mod tests {
             WireError::MalformedUtf8,
             "FRAME_ERROR - Malformed UTF-8 in shortstr",
         );
-        let long = WireError::arguments(60, 40, &[1; 100_000]).reply_text();
+        let long = WireError::arguments(60, 40, &vec![1; 100_000]).reply_text();
         assert!(long.len() == 255 && long.ends_with("1,..."), "{long}");
     }
 }
