@@ -35,7 +35,8 @@ sim: ## simulation from one seed: SEED=1 STEPS=100000
 	LEVERET_SIM_SEED=$(SEED) LEVERET_SIM_STEPS=$(STEPS) cargo test --release --test simulation -- --nocapture
 
 fuzz: ## fuzz one target: TARGET=frame_decoder SECONDS=60
-	toolchain=$$(scripts/setup-fuzz.sh) && cargo $$toolchain fuzz run $(TARGET) -- -max_total_time=$(SECONDS)
+	mkdir -p fuzz/target/corpus/$(TARGET)
+	toolchain=$$(scripts/setup-fuzz.sh) && cargo $$toolchain fuzz run $(TARGET) fuzz/target/corpus/$(TARGET) fuzz/corpus/$(TARGET) -- -max_total_time=$(SECONDS)
 
 fuzz-build: ## build every fuzz target
 	toolchain=$$(scripts/setup-fuzz.sh) && cargo $$toolchain fuzz build
