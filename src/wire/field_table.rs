@@ -43,6 +43,13 @@ impl<'a> FieldTable<'a> {
         Ok(FieldTable(octets))
     }
 
+    /// A table that was checked before and kept since. Should it be malformed all the same, its
+    /// fields end where it cannot be read on.
+    #[inline]
+    pub const fn stored(octets: &'a [u8]) -> Self {
+        FieldTable(octets)
+    }
+
     /// The fields as they came, without the length before them.
     #[inline]
     pub const fn as_bytes(self) -> &'a [u8] {

@@ -1,0 +1,248 @@
+//! A channel as the router sees it: deliveries awaiting acknowledgement, prefetch, and the mode in
+//! which it publishes.
+
+use std::collections::VecDeque;
+
+use hashbrown::HashMap;
+
+use super::confirm::ConfirmWindow;
+use super::consumer::ConsumerKey;
+use super::queue::QueueKey;
+use super::route::RouteCache;
+use super::session::SessionKey;
+use super::tx::Transaction;
+use crate::message::Entry;
+
+/// Names an open channel to the router.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ChannelKey {
+    /// Index into the broker's channels.
+    pub slot: u32,
+    /// Tells the holders of one slot apart.
+    pub generation: u32,
+}
+
+/// How a channel publishes.
+#[derive(Debug)]
+pub enum Mode {
+    /// No answer to a publish.
+    Plain,
+    /// `confirm.select`: every publish is confirmed.
+    Confirm(ConfirmWindow),
+    /// `tx.select`: publishes and acknowledgements wait for `tx.commit`.
+    Tx(Box<Transaction>),
+}
+
+/// A delivery that awaits its acknowledgement.
+#[derive(Clone, Copy, Debug)]
+pub struct Unacked {
+    /// Its delivery tag.
+    pub delivery_tag: u64,
+    /// The message.
+    pub entry: Entry,
+    /// The queue that it came from.
+    pub queue: QueueKey,
+    /// The consumer that has it, if it still exists; `NO_CONSUMER` for basic.get.
+    pub consumer: ConsumerKey,
+}
+
+/// Stands in [`Unacked::consumer`] where no consumer's credit is used.
+pub const NO_CONSUMER: ConsumerKey = ConsumerKey::MAX;
+
+/// Stands in [`Unacked::consumer`] where the consumer was cancelled; the delivery still counts
+/// against the channel's common limit.
+pub const GONE_CONSUMER: ConsumerKey = ConsumerKey::MAX - 2;
+
+/// Marks a slot of the list whose delivery was settled out of turn.
+const SETTLED: ConsumerKey = ConsumerKey::MAX - 1;
+
+/// Deliveries that await their acknowledgement, in the order of their tags. Settled ones in the
+/// middle leave a hole until the holes are the greater part.
+#[derive(Debug, Default)]
+pub struct UnackedList {
+    list: VecDeque<Unacked>,
+    live: usize,
+}
+
+impl UnackedList {
+    /// Deliveries that await their acknowledgement.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.live
+    }
+
+    /// Whether none does.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.live == 0
+    }
+
+    /// Adds a delivery; its tag is greater than all before.
+    #[inline]
+    pub fn push(&mut self, unacked: Unacked) {
+        debug_assert!(
+            self.list
+                .back()
+                .is_none_or(|last| last.delivery_tag < unacked.delivery_tag)
+        );
+        self.list.push_back(unacked);
+        self.live += 1;
+    }
+
+    fn find(&self, delivery_tag: u64) -> Option<usize> {
+        let at = self
+            .list
+            .binary_search_by_key(&delivery_tag, |slot| slot.delivery_tag)
+            .ok()?;
+        (self.list[at].consumer != SETTLED).then_some(at)
+    }
+
+    /// Takes out the delivery with that tag.
+    pub fn take(&mut self, delivery_tag: u64) -> Option<Unacked> {
+        let first = self.list.front()?;
+        if first.delivery_tag == delivery_tag && first.consumer != SETTLED {
+            self.live -= 1;
+            let taken = self.list.pop_front();
+            self.trim();
+            return taken;
+        }
+        let at = self.find(delivery_tag)?;
+        let taken = self.list[at];
+        self.list[at].consumer = SETTLED;
+        self.live -= 1;
+        self.trim();
+        Some(taken)
+    }
+
+    /// Takes out the oldest delivery when its tag is not above `delivery_tag`.
+    #[inline]
+    pub fn take_first_up_to(&mut self, delivery_tag: u64) -> Option<Unacked> {
+        while self.list.front()?.delivery_tag <= delivery_tag {
+            let slot = self.list.pop_front()?;
+            if slot.consumer != SETTLED {
+                self.live -= 1;
+                return Some(slot);
+            }
+        }
+        None
+    }
+
+    /// Whether a delivery with that tag waits.
+    pub fn contains(&self, delivery_tag: u64) -> bool {
+        self.find(delivery_tag).is_some()
+    }
+
+    /// Puts deliveries back that were taken out, oldest first, among the others.
+    pub fn restore(&mut self, taken: impl IntoIterator<Item = Unacked>) {
+        let mut all: Vec<Unacked> = self.iter().copied().chain(taken).collect();
+        all.sort_unstable_by_key(|unacked| unacked.delivery_tag);
+        self.live = all.len();
+        self.list = all.into();
+    }
+
+    /// Takes everything, oldest first.
+    pub fn take_all(&mut self) -> VecDeque<Unacked> {
+        self.live = 0;
+        let mut list = std::mem::take(&mut self.list);
+        list.retain(|slot| slot.consumer != SETTLED);
+        list
+    }
+
+    /// All that wait, oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = &Unacked> {
+        self.list.iter().filter(|slot| slot.consumer != SETTLED)
+    }
+
+    fn forget_consumer(&mut self, key: ConsumerKey) {
+        for slot in self.list.iter_mut().filter(|slot| slot.consumer == key) {
+            slot.consumer = GONE_CONSUMER;
+        }
+    }
+
+    /// Drops holes at the front, and all of them when they are the greater part.
+    fn trim(&mut self) {
+        while self
+            .list
+            .front()
+            .is_some_and(|slot| slot.consumer == SETTLED)
+        {
+            self.list.pop_front();
+        }
+        if self.list.len() > 64 && self.live * 2 < self.list.len() {
+            self.list.retain(|slot| slot.consumer != SETTLED);
+        }
+        if self.list.is_empty() && self.list.capacity() > 1024 {
+            self.list = VecDeque::new();
+        }
+    }
+}
+
+/// An open channel.
+#[derive(Debug)]
+pub struct Channel {
+    /// See [`ChannelKey`].
+    pub generation: u32,
+    /// Its connection.
+    pub session: SessionKey,
+    /// Its number on the connection.
+    pub number: u16,
+    /// Tag of the next delivery.
+    pub next_delivery_tag: u64,
+    /// Deliveries that await their acknowledgement.
+    pub unacked: UnackedList,
+    /// Deliveries to consumers (not by basic.get) among them; what `global_prefetch` limits.
+    pub consumer_unacked: u32,
+    /// `basic.qos` with `global=false`: the limit of consumers started from now on; 0 is none.
+    pub prefetch_count: u16,
+    /// `basic.qos` with `global=true`: the limit of all consumers together; 0 is none.
+    pub global_prefetch_count: u16,
+    /// Its consumers by tag.
+    pub consumers: HashMap<Box<[u8]>, ConsumerKey, foldhash::fast::FixedState>,
+    /// A consumer was passed over since the common limit was reached.
+    pub has_limited: bool,
+    /// How it publishes.
+    pub mode: Mode,
+    /// The queue declared last; what an empty queue name means (spec 1.7.2.1).
+    pub last_queue: Option<Box<[u8]>>,
+    /// Where messages went last.
+    pub route: RouteCache,
+    /// The channel is on the broker's list of channels with confirms to send.
+    pub is_listed: bool,
+    /// The channel is on the broker's list of channels whose publishes wait for the disk.
+    pub is_unconfirmed: bool,
+}
+
+impl Channel {
+    /// A channel just opened.
+    pub fn new(generation: u32, session: SessionKey, number: u16) -> Self {
+        Channel {
+            generation,
+            session,
+            number,
+            next_delivery_tag: 1,
+            unacked: UnackedList::default(),
+            consumer_unacked: 0,
+            prefetch_count: 0,
+            global_prefetch_count: 0,
+            consumers: HashMap::default(),
+            has_limited: false,
+            mode: Mode::Plain,
+            last_queue: None,
+            route: RouteCache::default(),
+            is_listed: false,
+            is_unconfirmed: false,
+        }
+    }
+
+    /// The consumer is gone; its index may be given to another.
+    pub fn forget_consumer(&mut self, key: ConsumerKey) {
+        self.unacked.forget_consumer(key);
+        if let Mode::Tx(transaction) = &mut self.mode {
+            for (unacked, _) in &mut transaction.settlements {
+                if unacked.consumer == key {
+                    unacked.consumer = GONE_CONSUMER;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,437 @@
+//! Consumers, basic.get, and what becomes of deliveries: ack, nack, reject, recover, close.
+
+use std::collections::VecDeque;
+
+use super::Broker;
+use super::channel::{GONE_CONSUMER, Mode, NO_CONSUMER, Unacked};
+use super::command::{Answer, Outcome};
+use super::consumer::{Consumer, ConsumerKey};
+use super::delivery::settle;
+use super::exception::Exception;
+use super::publish::Resource;
+use super::queue::Wait;
+use super::ready::Head;
+use super::sink::{Fetch, GetOk, Sink};
+use super::slices::Slice;
+use super::tx::Settlement;
+use crate::auth::Access;
+use crate::clock::Now;
+use crate::message::Entry;
+use crate::wire::encode::DeliverPrefix;
+use crate::wire::method::basic;
+use crate::wire::{DeliveryTag, ShortString};
+
+/// Deliveries that a closing channel gives back at once; more go in slices.
+const REQUEUE_AT_ONCE: usize = 4096;
+
+impl Broker {
+    pub(super) fn consume<S: Sink>(
+        &mut self,
+        channel: u32,
+        consume: &basic::Consume<'_>,
+        sink: &mut S,
+    ) -> Result<Outcome, Exception> {
+        let vhost = self.vhost_of(channel);
+        let name = self.queue_named(channel, consume.queue.as_bytes())?;
+        let given = consume.consumer_tag.as_bytes();
+        if !given.is_empty()
+            && self.channels[channel as usize]
+                .consumers
+                .contains_key(given)
+        {
+            return Err(Exception::not_allowed(format!(
+                "attempt to reuse consumer tag '{}'",
+                consume.consumer_tag
+            )));
+        }
+        let limit = self.limits.consumers_per_channel_max;
+        if limit != 0 && self.channels[channel as usize].consumers.len() as u32 >= limit {
+            return Err(Exception::not_allowed(format!(
+                "reached maximum ({limit}) of consumers per channel"
+            )));
+        }
+        self.check_access(channel, Access::Read, Resource::Queue(&name))?;
+        let key = self.find_queue(channel, &name)?;
+        super::arguments::check_consumer(&self.queue_shown(vhost, &name), consume.arguments)?;
+        let queue = &self.queues[key.slot as usize];
+        if queue.has_exclusive_consumer || (consume.exclusive && !queue.consumers.is_empty()) {
+            let what = self.queue_shown(vhost, &name);
+            return Err(Exception::access_refused(format!(
+                "{what} in exclusive use"
+            )));
+        }
+        let tag: Box<[u8]> = if given.is_empty() {
+            self.generated_name(b"amq.ctag-").into()
+        } else {
+            given.into()
+        };
+        let state = &self.channels[channel as usize];
+        let session = state.session.slot;
+        let consumer = Consumer {
+            queue: key,
+            channel,
+            channel_number: state.number,
+            session,
+            outbox: self.sessions[session as usize].outbox,
+            deliver_prefix: DeliverPrefix::new(short(&tag)),
+            tag: tag.clone(),
+            no_ack: consume.no_ack,
+            exclusive: consume.exclusive,
+            prefetch_count: state.prefetch_count,
+            unacked: 0,
+            is_available: false,
+            arguments: consume.arguments.as_bytes().into(),
+        };
+        let consumer_key = self.consumers.insert(consumer) as ConsumerKey;
+        self.channels[channel as usize]
+            .consumers
+            .insert(tag.clone(), consumer_key);
+        let queue = &mut self.queues[key.slot as usize];
+        queue.consumers.push(consumer_key);
+        queue.has_exclusive_consumer = consume.exclusive;
+        queue.had_consumer = true;
+        self.ask_permission(key.slot, sink);
+        // The queue is only listed: consume-ok goes out before the first delivery.
+        self.offer(consumer_key);
+        Ok(Outcome::now(Answer::ConsumeOk { consumer_tag: tag }))
+    }
+
+    pub(super) fn cancel<S: Sink>(
+        &mut self,
+        channel: u32,
+        cancel: &basic::Cancel<'_>,
+        sink: &mut S,
+    ) -> Outcome {
+        let found = self.channels[channel as usize]
+            .consumers
+            .get(cancel.consumer_tag.as_bytes());
+        let mut after = None;
+        if let Some(&key) = found {
+            let mut pairs = super::record::Pairs::default();
+            self.remove_consumer(key, &mut pairs, sink);
+            after = self.defined(pairs, Answer::CancelOk, sink).after;
+        }
+        Outcome {
+            answer: Answer::CancelOk,
+            after,
+        }
+    }
+
+    /// Ends a consumer; an auto-delete queue goes with its last one. What it has unacknowledged
+    /// stays with the channel.
+    pub(super) fn remove_consumer<S: Sink>(
+        &mut self,
+        key: ConsumerKey,
+        pairs: &mut super::record::Pairs,
+        sink: &mut S,
+    ) {
+        let consumer = self.detach_consumer(key);
+        let queue = &self.queues[consumer.queue.slot as usize];
+        if queue.properties.auto_delete && queue.consumers.is_empty() {
+            self.remove_queue(consumer.queue, pairs, sink);
+        }
+    }
+
+    /// Takes a consumer off every list.
+    fn detach_consumer(&mut self, key: ConsumerKey) -> Consumer {
+        let consumer = self.consumers.remove(key as usize);
+        let channel = &mut self.channels[consumer.channel as usize];
+        channel.consumers.remove(&consumer.tag);
+        if consumer.unacked > 0 {
+            channel.forget_consumer(key);
+        }
+        let queue = &mut self.queues[consumer.queue.slot as usize];
+        queue.consumers.retain(|&other| other != key);
+        queue.available.retain(|&other| other != key);
+        queue.has_exclusive_consumer &= !consumer.exclusive;
+        self.sessions[consumer.session as usize]
+            .parked
+            .retain(|&other| other != key);
+        consumer
+    }
+
+    /// Ends a consumer whose queue goes, and tells the client when it understands that.
+    pub(super) fn cancel_by_server<S: Sink>(&mut self, key: ConsumerKey, sink: &mut S) {
+        let consumer = self.detach_consumer(key);
+        let session = &self.sessions[consumer.session as usize];
+        if session.consumer_cancel_notify {
+            let cancel = basic::Cancel {
+                consumer_tag: short(&consumer.tag),
+                no_wait: true,
+            };
+            sink.method(session.outbox, consumer.channel_number, &cancel);
+        }
+    }
+
+    pub(super) fn get<S: Sink>(
+        &mut self,
+        now: Now,
+        channel: u32,
+        get: &basic::Get<'_>,
+        sink: &mut S,
+    ) -> Result<Outcome, Exception> {
+        let name = self.queue_named(channel, get.queue.as_bytes())?;
+        self.check_access(channel, Access::Read, Resource::Queue(&name))?;
+        let key = self.find_queue(channel, &name)?;
+        let slot = key.slot;
+        loop {
+            self.queues[slot as usize].used_ms = now.wall_ms;
+            let entry = match self.queues[slot as usize].head() {
+                Head::Empty => {
+                    self.counters.get_empty += 1;
+                    return Ok(Outcome::now(Answer::GetEmpty));
+                }
+                Head::Entry(entry) => entry,
+                Head::Parked(page) => match sink.load(page) {
+                    Some(entries) => {
+                        self.queues[slot as usize].ready.arrive(page, entries);
+                        continue;
+                    }
+                    None => return Ok(Outcome::now(Answer::NotYet)),
+                },
+            };
+            if entry.sequence() >= self.queues[slot as usize].permitted {
+                self.ask_permission(slot, sink);
+                return Ok(Outcome::now(Answer::NotYet));
+            }
+            let state = &self.channels[channel as usize];
+            let outbox = self.sessions[state.session.slot as usize].outbox;
+            let left = self.queues[slot as usize].message_count() - 1;
+            let get_ok = GetOk {
+                channel: state.number,
+                delivery_tag: state.next_delivery_tag,
+                redelivered: entry.has(Entry::REDELIVERED),
+                message_count: u32::try_from(left).unwrap_or(u32::MAX),
+            };
+            match sink.get_ok(outbox, &get_ok, entry.at) {
+                Fetch::Cold => return Ok(Outcome::now(Answer::NotYet)),
+                Fetch::Lost => {
+                    self.queues[slot as usize].pop_head();
+                    self.settle_gone(slot, entry, sink);
+                }
+                Fetch::Done => {
+                    self.got(channel, key, entry, get.no_ack, sink);
+                    return Ok(Outcome::now(Answer::Nothing));
+                }
+            }
+        }
+    }
+
+    fn got<S: Sink>(
+        &mut self,
+        channel: u32,
+        queue: super::QueueKey,
+        entry: Entry,
+        no_ack: bool,
+        sink: &mut S,
+    ) {
+        let state = &mut self.queues[queue.slot as usize];
+        state.pop_head();
+        state.counters.got += 1;
+        state.counters.redelivered += u64::from(entry.has(Entry::REDELIVERED));
+        let channel = &mut self.channels[channel as usize];
+        let delivery_tag = channel.next_delivery_tag;
+        channel.next_delivery_tag += 1;
+        if no_ack {
+            self.settle_gone(queue.slot, entry, sink);
+        } else {
+            state.unacked += 1;
+            channel.unacked.push(Unacked {
+                delivery_tag,
+                entry,
+                queue,
+                consumer: NO_CONSUMER,
+            });
+        }
+        self.renew_permission(queue.slot, sink);
+    }
+
+    // ---- settlement ----
+
+    #[inline]
+    pub(super) fn ack<S: Sink>(
+        &mut self,
+        channel: u32,
+        ack: &basic::Ack,
+        sink: &mut S,
+    ) -> Result<(), Exception> {
+        self.settle_tags(
+            channel,
+            ack.delivery_tag,
+            ack.multiple,
+            Settlement::Ack,
+            sink,
+        )
+    }
+
+    /// Settles the deliveries that an acknowledgement speaks of. Tag 0 with `multiple` is all.
+    pub(super) fn settle_tags<S: Sink>(
+        &mut self,
+        channel: u32,
+        DeliveryTag(delivery_tag): DeliveryTag,
+        multiple: bool,
+        settlement: Settlement,
+        sink: &mut S,
+    ) -> Result<(), Exception> {
+        let state = &mut self.channels[channel as usize];
+        let unknown = || {
+            let text = format!("unknown delivery tag {delivery_tag}");
+            Err(Exception::precondition_failed(text))
+        };
+        if !multiple {
+            let Some(unacked) = state.unacked.take(delivery_tag) else {
+                return unknown();
+            };
+            self.settle_one(channel, unacked, settlement, sink);
+        } else if delivery_tag == 0 {
+            while let Some(unacked) = self.take_first_up_to(channel, u64::MAX) {
+                self.settle_one(channel, unacked, settlement, sink);
+            }
+        } else {
+            // As in RabbitMQ the tag itself must be outstanding, not only some below it.
+            if !state.unacked.contains(delivery_tag) {
+                return unknown();
+            }
+            while let Some(unacked) = self.take_first_up_to(channel, delivery_tag) {
+                self.settle_one(channel, unacked, settlement, sink);
+            }
+        }
+        self.credit_returned(channel);
+        Ok(())
+    }
+
+    #[inline]
+    fn take_first_up_to(&mut self, channel: u32, delivery_tag: u64) -> Option<Unacked> {
+        self.channels[channel as usize]
+            .unacked
+            .take_first_up_to(delivery_tag)
+    }
+
+    #[inline]
+    fn settle_one<S: Sink>(
+        &mut self,
+        channel: u32,
+        unacked: Unacked,
+        settlement: Settlement,
+        sink: &mut S,
+    ) {
+        if let Mode::Tx(transaction) = &mut self.channels[channel as usize].mode {
+            transaction.settlements.push((unacked, settlement));
+            return;
+        }
+        self.settle_delivery(channel, unacked, settlement, sink);
+    }
+
+    /// Settles a delivery that is on no list any more.
+    pub(super) fn settle_delivery<S: Sink>(
+        &mut self,
+        channel: u32,
+        unacked: Unacked,
+        settlement: Settlement,
+        sink: &mut S,
+    ) {
+        if unacked.consumer != NO_CONSUMER {
+            self.channels[channel as usize].consumer_unacked -= 1;
+            if unacked.consumer != GONE_CONSUMER {
+                let consumer = &mut self.consumers[unacked.consumer as usize];
+                consumer.unacked -= 1;
+                if !consumer.is_available {
+                    self.offer(unacked.consumer);
+                }
+            }
+        }
+        if settlement == Settlement::Requeue {
+            self.requeue(&unacked, sink);
+        } else if self.queue_is(unacked.queue) {
+            let queue = &mut self.queues[unacked.queue.slot as usize];
+            queue.unacked -= 1;
+            queue.counters.acknowledged += u64::from(settlement == Settlement::Ack);
+            settle(queue, unacked.entry, sink);
+        } else {
+            sink.release(unacked.entry);
+        }
+    }
+
+    /// Puts a delivery back to its place in its queue, if that is still there.
+    pub(super) fn requeue<S: Sink>(&mut self, unacked: &Unacked, sink: &mut S) {
+        if self.queue_is(unacked.queue) {
+            let queue = &mut self.queues[unacked.queue.slot as usize];
+            queue.give_back(unacked.entry);
+            if queue.wait == Wait::Storage {
+                // The head has changed; what was waited for is no longer next.
+                queue.wait = Wait::None;
+            }
+            self.list(unacked.queue.slot);
+        } else {
+            sink.release(unacked.entry);
+        }
+    }
+
+    /// The channel's common limit may allow more again.
+    #[inline]
+    pub(super) fn credit_returned(&mut self, channel: u32) {
+        let state = &mut self.channels[channel as usize];
+        let limit = u32::from(state.global_prefetch_count);
+        if state.has_limited && (limit == 0 || state.consumer_unacked < limit) {
+            state.has_limited = false;
+            let mut keys: Vec<ConsumerKey> = state.consumers.values().copied().collect();
+            keys.sort_unstable();
+            for key in keys {
+                self.offer(key);
+            }
+        }
+    }
+
+    pub(super) fn qos(&mut self, channel: u32, qos: &basic::Qos) -> Result<Outcome, Exception> {
+        if qos.prefetch_size != 0 {
+            let text = format!("prefetch_size!=0 ({})", qos.prefetch_size);
+            return Err(Exception::not_implemented(text));
+        }
+        let state = &mut self.channels[channel as usize];
+        if qos.global {
+            state.global_prefetch_count = qos.prefetch_count;
+            self.credit_returned(channel);
+        } else {
+            state.prefetch_count = qos.prefetch_count;
+        }
+        Ok(Outcome::now(Answer::QosOk))
+    }
+
+    pub(super) fn recover<S: Sink>(
+        &mut self,
+        channel: u32,
+        requeue: bool,
+        answer: bool,
+        sink: &mut S,
+    ) -> Result<Outcome, Exception> {
+        if !requeue {
+            return Err(Exception::not_implemented("requeue=false"));
+        }
+        let deliveries = self.channels[channel as usize].unacked.take_all();
+        for unacked in deliveries {
+            self.settle_delivery(channel, unacked, Settlement::Requeue, sink);
+        }
+        self.credit_returned(channel);
+        Ok(Outcome::now(if answer {
+            Answer::RecoverOk
+        } else {
+            Answer::Nothing
+        }))
+    }
+
+    /// Gives everything that a closing channel has unacknowledged back to the queues.
+    pub(super) fn requeue_all<S: Sink>(&mut self, mut deliveries: VecDeque<Unacked>, sink: &mut S) {
+        let at_once = deliveries.len().min(REQUEUE_AT_ONCE);
+        for unacked in deliveries.drain(..at_once) {
+            self.requeue(&unacked, sink);
+        }
+        if !deliveries.is_empty() {
+            self.slices.push_back(Slice::Requeue(deliveries));
+        }
+    }
+}
+
+/// A consumer tag as a short string, which it was when it came.
+fn short(tag: &[u8]) -> ShortString<'_> {
+    ShortString::new(tag).expect("tags come as short strings or are generated shorter")
+}

@@ -1,0 +1,48 @@
+//! A consumer: who gets the messages of a queue, and how many at a time.
+
+use super::queue::QueueKey;
+use super::session::OutboxKey;
+use crate::wire::encode::DeliverPrefix;
+
+/// Index of a consumer while it exists; removed from every list when it goes.
+pub type ConsumerKey = u32;
+
+/// One consumer.
+#[derive(Debug)]
+pub struct Consumer {
+    /// The queue it consumes from.
+    pub queue: QueueKey,
+    /// The channel it was started on (index into the broker's channels).
+    pub channel: u32,
+    /// That channel's number on its connection.
+    pub channel_number: u16,
+    /// Its session (index into the broker's sessions).
+    pub session: u32,
+    /// Where its deliveries go.
+    pub outbox: OutboxKey,
+    /// Its tag, unique on the channel.
+    pub tag: Box<[u8]>,
+    /// What every delivery begins with.
+    pub deliver_prefix: DeliverPrefix,
+    /// Deliveries count as acknowledged when they are sent.
+    pub no_ack: bool,
+    /// The queue's only consumer by its own wish.
+    pub exclusive: bool,
+    /// Deliveries it may have unacknowledged; 0 is no limit. Fixed when it starts
+    /// (RabbitMQ's meaning of `basic.qos` with `global=false`).
+    pub prefetch_count: u16,
+    /// Deliveries it has unacknowledged.
+    pub unacked: u32,
+    /// It is in its queue's `available` list.
+    pub is_available: bool,
+    /// Arguments it was started with, a field table's octets without its length.
+    pub arguments: Box<[u8]>,
+}
+
+impl Consumer {
+    /// Whether its own limit lets it take one more.
+    #[inline]
+    pub fn has_credit(&self) -> bool {
+        self.prefetch_count == 0 || self.no_ack || self.unacked < u32::from(self.prefetch_count)
+    }
+}

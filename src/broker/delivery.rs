@@ -1,0 +1,379 @@
+//! Delivery: from the head of a queue to the consumers that have credit, in turn.
+
+use super::Broker;
+use super::channel::{Mode, Unacked};
+use super::consumer::ConsumerKey;
+use super::queue::{Queue, QueueKey, Wait};
+use super::ready::{Head, PageId, ParkedPage};
+use super::sink::{Delivery, Fetch, Sink};
+use crate::clock::Now;
+use crate::message::{Entry, Message};
+use crate::wire::DeliveryTag;
+use crate::wire::method::basic;
+
+/// Entries in a page of a long queue.
+const PAGE_ENTRIES: usize = 512;
+
+impl Broker {
+    /// The consumer whose turn it is, when one has credit and room. Those that have not are taken
+    /// off the list; they come back when their credit does ([`Broker::offer`]).
+    #[inline]
+    pub(super) fn pick<S: Sink>(&mut self, slot: u32, sink: &S) -> Option<ConsumerKey> {
+        let queue = &mut self.queues[slot as usize];
+        loop {
+            let &key = queue.available.front()?;
+            let consumer = &mut self.consumers[key as usize];
+            if consumer.has_credit() {
+                let channel = &mut self.channels[consumer.channel as usize];
+                let limit = u32::from(channel.global_prefetch_count);
+                if limit != 0 && !consumer.no_ack && channel.consumer_unacked >= limit {
+                    channel.has_limited = true;
+                } else if sink.has_room(consumer.outbox) {
+                    if queue.available.len() > 1 {
+                        queue.available.rotate_left(1);
+                    }
+                    return Some(key);
+                } else {
+                    self.sessions[consumer.session as usize].parked.push(key);
+                }
+            }
+            consumer.is_available = false;
+            queue.available.pop_front();
+        }
+    }
+
+    /// Puts a consumer whose credit or room may have come back at the end of its queue's turn.
+    pub(super) fn offer(&mut self, key: ConsumerKey) {
+        let consumer = &mut self.consumers[key as usize];
+        if !consumer.is_available && consumer.has_credit() {
+            consumer.is_available = true;
+            let slot = consumer.queue.slot;
+            self.queues[slot as usize].available.push_back(key);
+            self.list(slot);
+        }
+    }
+
+    /// Puts a queue on the list of those that may have something to deliver.
+    #[inline]
+    pub(super) fn list(&mut self, slot: u32) {
+        let queue = &mut self.queues[slot as usize];
+        if !queue.is_listed {
+            queue.is_listed = true;
+            self.listed.push_back(QueueKey {
+                slot,
+                generation: queue.generation,
+            });
+        }
+    }
+
+    /// Delivers what the listed queues have for consumers with credit, `budget` messages at most.
+    /// Says whether there is more to do.
+    pub fn deliver_listed<S: Sink>(&mut self, now: Now, sink: &mut S, mut budget: usize) -> bool {
+        // A share for each queue, so that one long queue does not keep the others waiting.
+        const SHARE: usize = 256;
+        while budget > 0 {
+            let Some(key) = self.listed.pop_front() else {
+                return false;
+            };
+            if !self.queue_is(key) {
+                continue;
+            }
+            self.queues[key.slot as usize].is_listed = false;
+            let share = SHARE.min(budget);
+            let delivered = self.deliver_from(now, key.slot, sink, share);
+            budget -= delivered.min(budget);
+            if delivered == share {
+                self.list(key.slot);
+            }
+        }
+        !self.listed.is_empty()
+    }
+
+    /// Delivers up to `share` messages from one queue; says how many.
+    fn deliver_from<S: Sink>(&mut self, now: Now, slot: u32, sink: &mut S, share: usize) -> usize {
+        for delivered in 0..share {
+            let queue = &mut self.queues[slot as usize];
+            if queue.wait != Wait::None || queue.available.is_empty() {
+                return delivered;
+            }
+            let entry = match queue.head() {
+                Head::Empty => return delivered,
+                Head::Entry(entry) => entry,
+                Head::Parked(page) => {
+                    if self.fetch_page(slot, page, sink) {
+                        continue;
+                    }
+                    return delivered;
+                }
+            };
+            if entry.sequence() >= queue.permitted {
+                self.ask_permission(slot, sink);
+                self.queues[slot as usize].wait = Wait::Permission;
+                return delivered;
+            }
+            let Some(key) = self.pick(slot, sink) else {
+                return delivered;
+            };
+            match self.send(key, entry, sink) {
+                Fetch::Done => {
+                    self.queues[slot as usize].pop_head();
+                    self.delivered(now, slot, key, entry, sink);
+                }
+                Fetch::Cold => {
+                    self.queues[slot as usize].wait = Wait::Storage;
+                    self.waiting_for_storage.push(self.queue_key_at(slot));
+                    return delivered;
+                }
+                Fetch::Lost => {
+                    self.queues[slot as usize].pop_head();
+                    self.settle_gone(slot, entry, sink);
+                }
+            }
+            let queue = &self.queues[slot as usize];
+            if let Some(page) = queue.page_wanted_soon() {
+                sink.load_soon(page);
+            }
+        }
+        share
+    }
+
+    /// Gets the page at the head of a queue into memory; says whether it is there.
+    pub(super) fn fetch_page<S: Sink>(&mut self, slot: u32, page: PageId, sink: &mut S) -> bool {
+        if let Some(entries) = sink.load(page) {
+            self.queues[slot as usize].ready.arrive(page, entries);
+            return true;
+        }
+        self.queues[slot as usize].wait = Wait::Storage;
+        self.waiting_for_storage.push(self.queue_key_at(slot));
+        false
+    }
+
+    /// Sends a stored message to a consumer as its channel's next delivery.
+    fn send<S: Sink>(&mut self, key: ConsumerKey, entry: Entry, sink: &mut S) -> Fetch {
+        let consumer = &self.consumers[key as usize];
+        let delivery = Delivery {
+            channel: consumer.channel_number,
+            prefix: consumer.deliver_prefix.as_bytes(),
+            delivery_tag: self.channels[consumer.channel as usize].next_delivery_tag,
+            redelivered: entry.has(Entry::REDELIVERED),
+        };
+        sink.deliver_stored(consumer.outbox, &delivery, entry.at)
+    }
+
+    /// Sends a message that has just come in to a consumer, from where it lies.
+    #[inline]
+    pub(super) fn send_direct<S: Sink>(
+        &mut self,
+        key: ConsumerKey,
+        message: &Message<'_>,
+        sink: &mut S,
+    ) {
+        let consumer = &self.consumers[key as usize];
+        let delivery = Delivery {
+            channel: consumer.channel_number,
+            prefix: consumer.deliver_prefix.as_bytes(),
+            delivery_tag: self.channels[consumer.channel as usize].next_delivery_tag,
+            redelivered: false,
+        };
+        sink.deliver(consumer.outbox, &delivery, message);
+    }
+
+    /// Books a delivery that was sent.
+    #[inline]
+    pub(super) fn delivered<S: Sink>(
+        &mut self,
+        now: Now,
+        slot: u32,
+        key: ConsumerKey,
+        entry: Entry,
+        sink: &mut S,
+    ) {
+        let consumer = &mut self.consumers[key as usize];
+        let channel = &mut self.channels[consumer.channel as usize];
+        let queue = &mut self.queues[slot as usize];
+        let delivery_tag = channel.next_delivery_tag;
+        channel.next_delivery_tag += 1;
+        queue.counters.redelivered += u64::from(entry.has(Entry::REDELIVERED));
+        queue.used_ms = now.wall_ms;
+        if consumer.no_ack {
+            queue.counters.delivered_no_ack += 1;
+            self.settle_gone(slot, entry, sink);
+            return;
+        }
+        queue.counters.delivered += 1;
+        queue.unacked += 1;
+        consumer.unacked += 1;
+        channel.consumer_unacked += 1;
+        let generation = queue.generation;
+        let queue = QueueKey { slot, generation };
+        channel.unacked.push(Unacked {
+            delivery_tag,
+            entry,
+            queue,
+            consumer: key,
+        });
+    }
+
+    /// Books a delivery of a message that was never stored, to a consumer that needs no
+    /// acknowledgement.
+    #[inline]
+    pub(super) fn delivered_unstored(&mut self, now: Now, slot: u32, key: ConsumerKey) {
+        let consumer = &self.consumers[key as usize];
+        self.channels[consumer.channel as usize].next_delivery_tag += 1;
+        let queue = &mut self.queues[slot as usize];
+        queue.next_sequence += 1;
+        queue.counters.delivered_no_ack += 1;
+        queue.used_ms = now.wall_ms;
+    }
+
+    /// Settles a message that no list holds any more.
+    #[inline]
+    pub(super) fn settle_gone<S: Sink>(&mut self, slot: u32, entry: Entry, sink: &mut S) {
+        settle(&self.queues[slot as usize], entry, sink);
+    }
+
+    /// Appends a message to a queue's ready ones and parks a page when the queue is long.
+    #[inline]
+    pub(super) fn enqueue<S: Sink>(&mut self, slot: u32, entry: Entry, sink: &mut S) {
+        let page_out = self.limits.queue_entries_in_memory_max;
+        let queue = &mut self.queues[slot as usize];
+        queue.ready.push(entry);
+        if queue.ready.in_memory() > page_out
+            && let Some(entries) = queue.ready.take_page(PAGE_ENTRIES)
+        {
+            let page = sink.park(&entries);
+            queue.ready.parked(ParkedPage {
+                page,
+                count: entries.len() as u32,
+                first_sequence: entries[0].sequence(),
+            });
+        }
+        if !queue.available.is_empty() && !queue.is_listed {
+            self.list(slot);
+        }
+    }
+
+    /// Asks for permission to deliver the next stretch of a durable queue's sequences.
+    pub(super) fn ask_permission<S: Sink>(&mut self, slot: u32, sink: &mut S) {
+        let queue = &mut self.queues[slot as usize];
+        let Some(id) = queue.id else { return };
+        let below = queue.head_sequence().saturating_add(Queue::PERMISSION_STEP);
+        if queue.permission_asked < below {
+            queue.permission_asked = below;
+            sink.permit(id, below);
+            let key = QueueKey {
+                slot,
+                generation: queue.generation,
+            };
+            self.permissions.push_back((sink.batch(), key, below));
+        }
+    }
+
+    /// Keeps a stretch of permission ahead of what is delivered.
+    #[inline]
+    pub(super) fn renew_permission<S: Sink>(&mut self, slot: u32, sink: &mut S) {
+        let queue = &self.queues[slot as usize];
+        if queue.permission_asked != u64::MAX
+            && queue.next_sequence + Queue::PERMISSION_STEP / 2 > queue.permission_asked
+            && (queue.message_count() as u64) < Queue::PERMISSION_STEP / 4
+        {
+            self.ask_permission(slot, sink);
+        }
+    }
+
+    /// The storage has read something it was asked for: queues that waited try again.
+    pub fn storage_ready(&mut self) {
+        for key in std::mem::take(&mut self.waiting_for_storage) {
+            if self.queue_is(key) {
+                self.queues[key.slot as usize].wait = Wait::None;
+                self.list(key.slot);
+            }
+        }
+    }
+
+    /// The outbox of a session has room again: its consumers get their turn.
+    pub fn outbox_ready(&mut self, session: u32) {
+        if let Some(session) = self.sessions.get_mut(session as usize) {
+            for key in std::mem::take(&mut session.parked) {
+                if self.consumers.contains(key as usize) {
+                    self.offer(key);
+                }
+            }
+        }
+    }
+
+    /// Everything up to `batch` is on stable storage: confirms and permissions that waited for it.
+    pub fn flushed(&mut self, batch: super::confirm::Batch) {
+        let mut waiting = std::mem::take(&mut self.unconfirmed);
+        waiting.retain(|&key| {
+            if !self.channel_is(key) {
+                return false;
+            }
+            let Mode::Confirm(window) = &mut self.channels[key.slot as usize].mode else {
+                return false;
+            };
+            window.flushed(batch);
+            let waits_on = window.is_waiting();
+            self.list_confirm(key.slot);
+            self.channels[key.slot as usize].is_unconfirmed = waits_on;
+            waits_on
+        });
+        self.unconfirmed = waiting;
+        while let Some(&(_, key, below)) = self.permissions.front().filter(|&&(of, ..)| of <= batch)
+        {
+            self.permissions.pop_front();
+            if self.queue_is(key) {
+                let queue = &mut self.queues[key.slot as usize];
+                queue.permitted = below;
+                if queue.wait == Wait::Permission {
+                    queue.wait = Wait::None;
+                }
+                self.list(key.slot);
+            }
+        }
+    }
+
+    /// Puts a channel on the list of those with a confirm to send.
+    #[inline]
+    pub(super) fn list_confirm(&mut self, slot: u32) {
+        let channel = &mut self.channels[slot as usize];
+        if !channel.is_listed {
+            channel.is_listed = true;
+            self.confirming.push(slot);
+        }
+    }
+
+    /// Sends the confirms that are due, one a channel.
+    pub fn send_confirms<S: Sink>(&mut self, sink: &mut S) {
+        for slot in std::mem::take(&mut self.confirming) {
+            let Some(channel) = self.channels.get_mut(slot as usize) else {
+                continue;
+            };
+            channel.is_listed = false;
+            let Mode::Confirm(window) = &mut channel.mode else {
+                continue;
+            };
+            if let Some((delivery_tag, multiple)) = window.take() {
+                self.counters.confirmed += 1;
+                let outbox = self.sessions[channel.session.slot as usize].outbox;
+                sink.method(
+                    outbox,
+                    channel.number,
+                    &basic::Ack {
+                        delivery_tag: DeliveryTag(delivery_tag),
+                        multiple,
+                    },
+                );
+            }
+        }
+    }
+}
+
+/// Settles an entry of `queue` that no list holds any more.
+#[inline]
+pub(super) fn settle<S: Sink>(queue: &Queue, entry: Entry, sink: &mut S) {
+    match queue.id {
+        Some(id) if entry.has(Entry::LOGGED) => sink.settle(id, entry),
+        _ => sink.release(entry),
+    }
+}

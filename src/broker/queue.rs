@@ -1,0 +1,204 @@
+//! A queue: its ready messages in order, and the consumers that want them.
+//!
+//! Every message of a queue is in exactly one of three places: `ready`, `returned`, or the unacked
+//! list of a channel. Sequences are dense, rise in the order of arrival and are never reused.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::binding::BindingKey;
+use super::consumer::ConsumerKey;
+use super::ready::{Head, PageId, Ready};
+use super::record::QueueId;
+use super::session::SessionKey;
+use crate::message::Entry;
+
+/// Names a queue while it exists. The generation keeps a late reference (an acknowledgement for a
+/// deleted queue) from reaching the next holder of the slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct QueueKey {
+    /// Index into the broker's queues.
+    pub slot: u32,
+    /// Tells the holders of one slot apart.
+    pub generation: u32,
+}
+
+/// What a queue was declared with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueProperties {
+    /// Survives a restart. An exclusive queue never does.
+    pub durable: bool,
+    /// The one session that may use it; the queue goes with its connection.
+    pub exclusive_to: Option<SessionKey>,
+    /// Deleted when its last consumer goes.
+    pub auto_delete: bool,
+    /// Arguments, a field table's octets without its length.
+    pub arguments: Box<[u8]>,
+}
+
+/// What happened on a queue since the start; rises only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueCounters {
+    /// Messages that came in.
+    pub published: u64,
+    /// Deliveries to consumers that acknowledge.
+    pub delivered: u64,
+    /// Deliveries to consumers that do not.
+    pub delivered_no_ack: u64,
+    /// Messages fetched by basic.get.
+    pub got: u64,
+    /// Deliveries of a message that had been delivered before.
+    pub redelivered: u64,
+    /// Acknowledgements.
+    pub acknowledged: u64,
+}
+
+/// Why nothing is delivered at the moment although something may be ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Wait {
+    /// Nothing is waited for.
+    #[default]
+    None,
+    /// The octets of the message at the head, or its page, are being read.
+    Storage,
+    /// The delivery permission is on its way to the disk.
+    Permission,
+}
+
+/// One queue.
+#[derive(Debug)]
+pub struct Queue {
+    /// See [`QueueKey`].
+    pub generation: u32,
+    /// Index of its virtual host.
+    pub vhost: u32,
+    /// Its name.
+    pub name: Box<[u8]>,
+    /// What it was declared with.
+    pub properties: QueueProperties,
+    /// Its name in the log, when it is durable.
+    pub id: Option<QueueId>,
+    /// Messages never delivered since the start, oldest first.
+    pub ready: Ready,
+    /// Messages that came back, by sequence; all are older than the first of `ready`.
+    pub returned: BTreeMap<u64, Entry>,
+    /// Sequence of the next message to arrive.
+    pub next_sequence: u64,
+    /// Messages delivered and not yet acknowledged.
+    pub unacked: u64,
+    /// All consumers in the order in which they came.
+    pub consumers: Vec<ConsumerKey>,
+    /// Consumers that may have credit, in the order in which they are served.
+    pub available: VecDeque<ConsumerKey>,
+    /// The one consumer is exclusive.
+    pub has_exclusive_consumer: bool,
+    /// The queue had a consumer once, so that auto-delete applies.
+    pub had_consumer: bool,
+    /// Sequences below this may be delivered: the permission that is on stable storage.
+    pub permitted: u64,
+    /// Sequences below this are asked for.
+    pub permission_asked: u64,
+    /// What delivery waits for.
+    pub wait: Wait,
+    /// The queue is on the broker's list of queues with more to deliver.
+    pub is_listed: bool,
+    /// Bindings that lead to it.
+    pub bindings: Vec<BindingKey>,
+    /// The routing round that came by last.
+    pub mark: u64,
+    /// See [`QueueCounters`].
+    pub counters: QueueCounters,
+    /// When it was last used, wall clock milliseconds.
+    pub used_ms: u64,
+}
+
+impl Queue {
+    /// Delivery permission is asked for this many sequences at a time.
+    pub const PERMISSION_STEP: u64 = 65_536;
+
+    /// An empty queue.
+    pub fn new(generation: u32, vhost: u32, name: &[u8], properties: QueueProperties) -> Self {
+        Queue {
+            generation,
+            vhost,
+            name: name.into(),
+            properties,
+            id: None,
+            ready: Ready::default(),
+            returned: BTreeMap::new(),
+            next_sequence: 0,
+            unacked: 0,
+            consumers: Vec::new(),
+            available: VecDeque::new(),
+            has_exclusive_consumer: false,
+            had_consumer: false,
+            permitted: u64::MAX,
+            permission_asked: u64::MAX,
+            wait: Wait::None,
+            is_listed: false,
+            bindings: Vec::new(),
+            mark: 0,
+            counters: QueueCounters::default(),
+            used_ms: 0,
+        }
+    }
+
+    /// Messages that are ready.
+    #[inline]
+    pub fn message_count(&self) -> u64 {
+        self.ready.len() + self.returned.len() as u64
+    }
+
+    /// Whether nothing is ready.
+    #[inline]
+    pub fn has_no_message(&self) -> bool {
+        self.ready.is_empty() && self.returned.is_empty()
+    }
+
+    /// The oldest message that is not with a consumer.
+    #[inline]
+    pub fn head(&mut self) -> Head {
+        match self.returned.first_key_value() {
+            Some((_, &entry)) => Head::Entry(entry),
+            None => self.ready.head(),
+        }
+    }
+
+    /// Removes the message that [`Queue::head`] gave.
+    #[inline]
+    pub fn pop_head(&mut self) -> Option<Entry> {
+        match self.returned.pop_first() {
+            Some((_, entry)) => Some(entry),
+            None => self.ready.pop(),
+        }
+    }
+
+    /// The page that will be wanted next, when the entries in memory run out.
+    pub fn page_wanted_soon(&self) -> Option<PageId> {
+        if self.ready.in_memory() < 256 {
+            self.ready.next_page()
+        } else {
+            None
+        }
+    }
+
+    /// The sequence that delivery has come to.
+    pub fn head_sequence(&self) -> u64 {
+        match self.returned.first_key_value() {
+            Some((&sequence, _)) => sequence,
+            None => self.ready.first_sequence().unwrap_or(self.next_sequence),
+        }
+    }
+
+    /// Puts a message that was delivered back to its place.
+    pub fn give_back(&mut self, entry: Entry) {
+        self.unacked -= 1;
+        self.returned
+            .insert(entry.sequence(), entry.with(Entry::REDELIVERED));
+    }
+
+    /// Whether messages of this queue go to the log.
+    #[inline]
+    pub fn is_logged(&self) -> bool {
+        self.id.is_some()
+    }
+}

@@ -1,0 +1,174 @@
+//! The ready messages of a queue, oldest first.
+//!
+//! ```text
+//!   pop ← [ front ] ← [ page | page | page ] ← [ back ] ← push
+//!           memory      parked with the storage    memory
+//! ```
+//!
+//! A short queue lives in `front` alone. What outgrows it is collected in `back` and, a page at a
+//! time, parked with the storage, so that a backlog's memory does not grow with its length.
+//! Invariant: sequences rise strictly from front to back.
+
+use std::collections::VecDeque;
+
+use crate::message::Entry;
+
+/// Names a page of entries that the storage holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PageId(pub u64);
+
+/// A page of entries that lies with the storage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ParkedPage {
+    /// What the storage calls it.
+    pub page: PageId,
+    /// Entries in it.
+    pub count: u32,
+    /// Sequence of its first entry.
+    pub first_sequence: u64,
+}
+
+/// What is at the head of the ready messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Head {
+    /// Nothing is ready.
+    Empty,
+    /// The oldest entry.
+    Entry(Entry),
+    /// The oldest entries lie in this page; hand them in by [`Ready::arrive`].
+    Parked(PageId),
+}
+
+/// Ready messages of one queue. See the module.
+#[derive(Debug, Default)]
+pub struct Ready {
+    front: VecDeque<Entry>,
+    middle: VecDeque<ParkedPage>,
+    back: Vec<Entry>,
+    length: u64,
+}
+
+impl Ready {
+    /// Entries that `front` takes before `back` begins: one page and a bit.
+    const FRONT_MAX: usize = 1024;
+
+    /// Takes over what recovery found.
+    pub fn restored(pages: VecDeque<ParkedPage>) -> Self {
+        let length = pages.iter().map(|page| u64::from(page.count)).sum();
+        Ready {
+            middle: pages,
+            length,
+            ..Ready::default()
+        }
+    }
+
+    /// Messages that are ready, parked ones included.
+    #[inline]
+    pub fn len(&self) -> u64 {
+        self.length
+    }
+
+    /// Whether nothing is ready.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// Entries that lie in memory.
+    pub fn in_memory(&self) -> usize {
+        self.front.len() + self.back.len()
+    }
+
+    /// Appends the youngest message.
+    #[inline]
+    pub fn push(&mut self, entry: Entry) {
+        self.length += 1;
+        if self.front.len() < Self::FRONT_MAX && self.middle.is_empty() && self.back.is_empty() {
+            self.front.push_back(entry);
+        } else {
+            self.back.push(entry);
+        }
+    }
+
+    /// The oldest message, or the page in which it lies.
+    #[inline]
+    pub fn head(&mut self) -> Head {
+        if let Some(&entry) = self.front.front() {
+            return Head::Entry(entry);
+        }
+        if let Some(page) = self.middle.front() {
+            return Head::Parked(page.page);
+        }
+        if self.back.is_empty() {
+            // A queue that ran empty gives the memory of its peak back.
+            if self.front.capacity() > Self::FRONT_MAX / 8 {
+                self.front = VecDeque::new();
+            }
+            return Head::Empty;
+        }
+        self.front = VecDeque::from(std::mem::take(&mut self.back));
+        Head::Entry(self.front[0])
+    }
+
+    /// Sequence of the oldest message.
+    pub fn first_sequence(&self) -> Option<u64> {
+        let in_page = || self.middle.front().map(|page| page.first_sequence);
+        let front = self.front.front().map(|entry| entry.sequence());
+        front
+            .or_else(in_page)
+            .or_else(|| self.back.first().map(|entry| entry.sequence()))
+    }
+
+    /// Removes the entry that [`Ready::head`] gave.
+    #[inline]
+    pub fn pop(&mut self) -> Option<Entry> {
+        let entry = self.front.pop_front()?;
+        self.length -= 1;
+        Some(entry)
+    }
+
+    /// Hands in the entries of the page at the head. A page may come back shorter than it was
+    /// parked, where damage took some; the length follows.
+    pub fn arrive(&mut self, page: PageId, entries: Vec<Entry>) {
+        if self.middle.front().is_none_or(|front| front.page != page) {
+            return;
+        }
+        debug_assert!(
+            self.front.is_empty(),
+            "a page is asked for when the front has run out"
+        );
+        if let Some(parked) = self.middle.pop_front() {
+            self.length = self.length + entries.len() as u64 - u64::from(parked.count);
+        }
+        self.front = VecDeque::from(entries);
+    }
+
+    /// The page after the one at the head, which will be wanted soon.
+    pub fn next_page(&self) -> Option<PageId> {
+        self.middle.front().map(|page| page.page)
+    }
+
+    /// Takes up to `count` of the entries that wait to be parked, when there are that many.
+    pub fn take_page(&mut self, count: usize) -> Option<Vec<Entry>> {
+        if self.back.len() < count * 2 {
+            return None;
+        }
+        let rest = self.back.split_off(count);
+        Some(std::mem::replace(&mut self.back, rest))
+    }
+
+    /// Notes that the entries of [`Ready::take_page`] now lie with the storage.
+    pub fn parked(&mut self, page: ParkedPage) {
+        self.middle.push_back(page);
+    }
+
+    /// Takes everything: the entries in memory in order around the parked pages.
+    pub fn take(&mut self) -> (VecDeque<Entry>, VecDeque<ParkedPage>, Vec<Entry>) {
+        self.length = 0;
+        (
+            std::mem::take(&mut self.front),
+            std::mem::take(&mut self.middle),
+            std::mem::take(&mut self.back),
+        )
+    }
+}

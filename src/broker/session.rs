@@ -1,0 +1,43 @@
+//! What the router knows of a connection: who it is, where its octets go, what belongs to it.
+
+use super::consumer::ConsumerKey;
+use super::queue::QueueKey;
+use crate::auth::UserId;
+
+/// Names an open connection to the router. The generation keeps a late reference from reaching
+/// the next holder of the slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionKey {
+    /// Index into the broker's sessions.
+    pub slot: u32,
+    /// Tells the holders of one slot apart.
+    pub generation: u32,
+}
+
+/// Where the octets for one connection go; an index the sink understands.
+pub type OutboxKey = u32;
+
+/// An open connection, as the router sees it.
+#[derive(Debug)]
+pub struct Session {
+    /// See [`SessionKey`].
+    pub generation: u32,
+    /// Where its octets go.
+    pub outbox: OutboxKey,
+    /// The user that logged in.
+    pub user: UserId,
+    /// Its name.
+    pub user_name: Box<str>,
+    /// Index of its virtual host.
+    pub vhost: u32,
+    /// The client understands a `basic.cancel` from the server.
+    pub consumer_cancel_notify: bool,
+    /// Greatest frame that may be sent to it, in octets; 0 is no limit.
+    pub frame_max: u32,
+    /// Exclusive queues, deleted when it goes.
+    pub exclusive_queues: Vec<QueueKey>,
+    /// Consumers that were passed over since the outbox had no room.
+    pub parked: Vec<ConsumerKey>,
+    /// Indices of its open channels.
+    pub channels: Vec<u32>,
+}

@@ -1,0 +1,94 @@
+//! Long work in slices: what takes time in proportion to a queue's length is done a piece a turn.
+
+use std::collections::VecDeque;
+
+use super::Broker;
+use super::channel::Unacked;
+use super::queue::Queue;
+use super::ready::ParkedPage;
+use super::sink::Sink;
+use crate::message::Entry;
+
+/// A piece of long work.
+#[derive(Debug)]
+pub(super) enum Slice {
+    /// Entries that no queue holds any more and whose settlement is logged, if it has to be.
+    Release {
+        entries: VecDeque<Entry>,
+        pages: VecDeque<ParkedPage>,
+        rest: Vec<Entry>,
+    },
+    /// Deliveries of a closed channel that go back to their queues.
+    Requeue(VecDeque<Unacked>),
+}
+
+impl Slice {
+    /// Takes all messages out of a queue.
+    pub(super) fn release(queue: &mut Queue) -> Self {
+        let (mut entries, pages, rest) = queue.ready.take();
+        entries.extend(std::mem::take(&mut queue.returned).into_values());
+        Slice::Release {
+            entries,
+            pages,
+            rest,
+        }
+    }
+}
+
+impl Broker {
+    /// Does up to `budget` entries of long work; says whether there is more that can go on now.
+    pub fn work<S: Sink>(&mut self, sink: &mut S, mut budget: usize) -> bool {
+        while budget > 0 {
+            let Some(mut slice) = self.slices.pop_front() else {
+                return false;
+            };
+            let goes_on = match &mut slice {
+                Slice::Release {
+                    entries,
+                    pages,
+                    rest,
+                } => {
+                    while budget > 0
+                        && let Some(entry) = entries.pop_front()
+                    {
+                        sink.release(entry);
+                        budget -= 1;
+                    }
+                    if !entries.is_empty() {
+                        true
+                    } else if let Some(parked) = pages.front() {
+                        let Some(loaded) = sink.load(parked.page) else {
+                            // The storage says when the page is there; the rest can wait.
+                            self.slices.push_back(slice);
+                            return false;
+                        };
+                        pages.pop_front();
+                        *entries = loaded.into();
+                        true
+                    } else {
+                        *entries = std::mem::take(rest).into();
+                        !entries.is_empty()
+                    }
+                }
+                Slice::Requeue(deliveries) => {
+                    while budget > 0
+                        && let Some(unacked) = deliveries.pop_front()
+                    {
+                        self.requeue(&unacked, sink);
+                        budget -= 1;
+                    }
+                    !deliveries.is_empty()
+                }
+            };
+            if goes_on {
+                self.slices.push_front(slice);
+            }
+        }
+        !self.slices.is_empty()
+    }
+
+    /// Whether long work is left.
+    pub fn has_work(&self) -> bool {
+        !self.slices.is_empty()
+    }
+}

@@ -1,0 +1,611 @@
+//! Exchanges, queues and bindings: declare, delete, bind, unbind, purge.
+//!
+//! What is durable is written to the definitions before the answer goes out; the answer carries
+//! the batch that it has to wait for.
+
+use super::arguments::{self, Equivalence};
+use super::binding::{BindingRef, Destination};
+use super::command::{Answer, Outcome};
+use super::exception::{Exception, shown};
+use super::exchange::{Exchange, ExchangeKey, ExchangeProperties, ExchangeType};
+use super::publish::Resource;
+use super::queue::{Queue, QueueKey, QueueProperties};
+use super::record::{Definition, Pairs};
+use super::sink::Sink;
+use super::slices::Slice;
+use super::{BindingKey, Broker};
+use crate::auth::Access;
+use crate::clock::Now;
+use crate::wire::field_table::FieldTable;
+use crate::wire::method::{exchange, queue};
+
+/// RabbitMQ strips carriage returns and line feeds from the names that clients declare.
+fn stripped(name: &[u8]) -> Vec<u8> {
+    name.iter()
+        .copied()
+        .filter(|octet| !matches!(octet, b'\r' | b'\n'))
+        .collect()
+}
+
+impl Broker {
+    // ---- exchanges ----
+
+    pub(super) fn exchange_declare<S: Sink>(
+        &mut self,
+        channel: u32,
+        declare: &exchange::Declare<'_>,
+        sink: &mut S,
+    ) -> Result<Outcome, Exception> {
+        let vhost = self.vhost_of(channel);
+        let name = stripped(declare.exchange.as_bytes());
+        if declare.passive {
+            self.check_not_default_exchange(&name)?;
+            let found = self.exchange_key(vhost, &name);
+            found.ok_or_else(|| self.no_exchange(vhost, &name))?;
+            return Ok(Outcome::now(Answer::ExchangeDeclareOk));
+        }
+        let exchange_type = ExchangeType::named(declare.exchange_type.as_bytes())?;
+        self.check_not_default_exchange(&name)?;
+        self.check_access(channel, Access::Configure, Resource::Exchange(&name))?;
+        let properties = ExchangeProperties {
+            exchange_type,
+            durable: declare.durable,
+            auto_delete: declare.auto_delete,
+            internal: declare.internal,
+            arguments: declare.arguments.as_bytes().into(),
+        };
+        if let Some(key) = self.exchange_key(vhost, &name) {
+            let what = self.exchange_shown(vhost, &name);
+            let existing = &self.exchanges[key.slot as usize].properties;
+            arguments::check_exchange_equivalent(&what, existing, &properties)?;
+            return Ok(Outcome::now(Answer::ExchangeDeclareOk));
+        }
+        if name.starts_with(b"amq.") {
+            return Err(Exception::access_refused(format!(
+                "exchange name '{}' contains reserved prefix 'amq.*'",
+                shown(&name)
+            )));
+        }
+        arguments::check_exchange(&self.exchange_shown(vhost, &name), declare.arguments)?;
+        let durable = properties.durable;
+        let mut pairs = Pairs::default();
+        if durable {
+            let vhost = &self.vhosts[vhost as usize].name;
+            pairs.put(&Definition::exchange(vhost, &name, &properties));
+        }
+        self.add_exchange(vhost, &name, properties);
+        Ok(self.defined(pairs, Answer::ExchangeDeclareOk, sink))
+    }
+
+    pub(super) fn exchange_delete<S: Sink>(
+        &mut self,
+        channel: u32,
+        delete: &exchange::Delete<'_>,
+        sink: &mut S,
+    ) -> Result<Outcome, Exception> {
+        let vhost = self.vhost_of(channel);
+        let name = stripped(delete.exchange.as_bytes());
+        self.check_not_default_exchange(&name)?;
+        if name.starts_with(b"amq.") {
+            return Err(Exception::access_refused(format!(
+                "deletion of system {} not allowed",
+                self.exchange_shown(vhost, &name)
+            )));
+        }
+        self.check_access(channel, Access::Configure, Resource::Exchange(&name))?;
+        let Some(key) = self.exchange_key(vhost, &name) else {
+            return Ok(Outcome::now(Answer::ExchangeDeleteOk));
+        };
+        if delete.if_unused && self.exchanges[key.slot as usize].outgoing > 0 {
+            let what = self.exchange_shown(vhost, &name);
+            return Err(Exception::precondition_failed(format!("{what} in use")));
+        }
+        let mut pairs = Pairs::default();
+        self.remove_exchange(key, &mut pairs);
+        Ok(self.defined(pairs, Answer::ExchangeDeleteOk, sink))
+    }
+
+    pub(super) fn exchange_bind<S: Sink>(
+        &mut self,
+        channel: u32,
+        bind: &exchange::Bind<'_>,
+        sink: &mut S,
+    ) -> Result<Outcome, Exception> {
+        let (destination, source) =
+            self.bound_exchanges(channel, bind.destination.as_bytes(), bind.source.as_bytes())?;
+        let of = BindingRef {
+            source,
+            destination: Destination::Exchange(destination),
+            binding_key: bind.routing_key.as_bytes(),
+            arguments: bind.arguments.as_bytes(),
+        };
+        self.bind(&of, Answer::ExchangeBindOk, sink)
+    }
+
+    pub(super) fn exchange_unbind<S: Sink>(
+        &mut self,
+        channel: u32,
+        unbind: &exchange::Unbind<'_>,
+        sink: &mut S,
+    ) -> Result<Outcome, Exception> {
+        let (destination, source) = self.bound_exchanges(
+            channel,
+            unbind.destination.as_bytes(),
+            unbind.source.as_bytes(),
+        )?;
+        let of = BindingRef {
+            source,
+            destination: Destination::Exchange(destination),
+            binding_key: unbind.routing_key.as_bytes(),
+            arguments: unbind.arguments.as_bytes(),
+        };
+        Ok(self.unbind(&of, Answer::ExchangeUnbindOk, sink))
+    }
+
+    fn bound_exchanges(
+        &self,
+        channel: u32,
+        destination: &[u8],
+        source: &[u8],
+    ) -> Result<(ExchangeKey, ExchangeKey), Exception> {
+        let vhost = self.vhost_of(channel);
+        self.check_not_default_exchange(destination)?;
+        self.check_not_default_exchange(source)?;
+        self.check_access(channel, Access::Write, Resource::Exchange(destination))?;
+        self.check_access(channel, Access::Read, Resource::Exchange(source))?;
+        let find = |name| {
+            self.exchange_key(vhost, name)
+                .ok_or_else(|| self.no_exchange(vhost, name))
+        };
+        let source_key = find(source)?;
+        Ok((find(destination)?, source_key))
+    }
+
+    pub(super) fn check_not_default_exchange(&self, name: &[u8]) -> Result<(), Exception> {
+        if name.is_empty() {
+            let text = "operation not permitted on the default exchange";
+            return Err(Exception::access_refused(text));
+        }
+        Ok(())
+    }
+
+    /// Adds an exchange that is not there yet.
+    pub(super) fn add_exchange(
+        &mut self,
+        vhost: u32,
+        name: &[u8],
+        properties: ExchangeProperties,
+    ) -> ExchangeKey {
+        self.generation += 1;
+        let generation = self.generation;
+        let exchange = Exchange::new(generation, vhost, name, properties);
+        let slot = self.exchanges.insert(exchange) as u32;
+        let key = ExchangeKey { slot, generation };
+        self.vhosts[vhost as usize]
+            .exchanges
+            .insert(name.into(), key);
+        self.topology_changed();
+        key
+    }
+
+    /// Removes an exchange with its bindings, and the auto-delete exchanges that lose their last
+    /// binding by it.
+    pub(super) fn remove_exchange(&mut self, key: ExchangeKey, pairs: &mut Pairs) {
+        let exchange = &self.exchanges[key.slot as usize];
+        let bindings = exchange.outgoing_bindings(&self.bindings, key);
+        let incoming = exchange.incoming.clone();
+        for binding in bindings.into_iter().chain(incoming) {
+            if self.bindings.contains(binding) {
+                self.remove_binding(binding, pairs);
+            }
+        }
+        // An auto-delete exchange may have gone with its last binding.
+        if self.exchange_is(key) {
+            let exchange = self.exchanges.remove(key.slot as usize);
+            let vhost = &mut self.vhosts[exchange.vhost as usize];
+            vhost.exchanges.remove(&exchange.name);
+            if exchange.properties.durable {
+                pairs.remove(Definition::exchange_key(&vhost.name, &exchange.name));
+            }
+        }
+        self.topology_changed();
+    }
+
+    // ---- queues ----
+
+    pub(super) fn queue_declare<S: Sink>(
+        &mut self,
+        now: Now,
+        channel: u32,
+        declare: &queue::Declare<'_>,
+        sink: &mut S,
+    ) -> Result<Outcome, Exception> {
+        let vhost = self.vhost_of(channel);
+        let session = self.channels[channel as usize].session;
+        if declare.passive {
+            let name = self.queue_named(channel, declare.queue.as_bytes())?;
+            let key = self.find_queue(channel, &name)?;
+            self.check_any_access(channel, &name)?;
+            return Ok(Outcome::now(self.declared(channel, key, &name)));
+        }
+        let given = stripped(declare.queue.as_bytes());
+        let name = if given.is_empty() {
+            self.generated_name(b"amq.gen-")
+        } else {
+            given.clone()
+        };
+        self.check_access(channel, Access::Configure, Resource::Queue(&name))?;
+        let properties = QueueProperties {
+            durable: declare.durable && !declare.exclusive,
+            exclusive_to: declare.exclusive.then_some(session),
+            auto_delete: declare.auto_delete,
+            arguments: declare.arguments.as_bytes().into(),
+        };
+        let what = self.queue_shown(vhost, &name);
+        if let Some(key) = self.queue_key(vhost, &name) {
+            let queue = &mut self.queues[key.slot as usize];
+            queue.used_ms = now.wall_ms;
+            // The same connection may repeat `durable` as it likes on its exclusive queue, since
+            // what is stored is the same.
+            let equivalence = Equivalence {
+                what: &what,
+                declared_durable: declare.durable,
+            };
+            equivalence.check_queue(&queue.properties, &properties)?;
+            arguments::check_queue(&what, declare.arguments)?;
+            return Ok(Outcome::now(self.declared(channel, key, &name)));
+        }
+        if given.starts_with(b"amq.") {
+            return Err(Exception::access_refused(format!(
+                "queue name '{}' contains reserved prefix 'amq.*'",
+                shown(&name)
+            )));
+        }
+        arguments::check_queue(&what, declare.arguments)?;
+        let mut pairs = Pairs::default();
+        let key = self.create_queue(now, vhost, &name, properties, &mut pairs, sink);
+        let answer = self.declared(channel, key, &name);
+        Ok(self.defined(pairs, answer, sink))
+    }
+
+    fn declared(&mut self, channel: u32, key: QueueKey, name: &[u8]) -> Answer {
+        self.channels[channel as usize].last_queue = Some(name.into());
+        let queue = &self.queues[key.slot as usize];
+        Answer::QueueDeclareOk {
+            queue: name.into(),
+            message_count: u32::try_from(queue.message_count()).unwrap_or(u32::MAX),
+            consumer_count: queue.consumers.len() as u32,
+        }
+    }
+
+    pub(super) fn create_queue<S: Sink>(
+        &mut self,
+        now: Now,
+        vhost: u32,
+        name: &[u8],
+        properties: QueueProperties,
+        pairs: &mut Pairs,
+        sink: &mut S,
+    ) -> QueueKey {
+        let id = properties.durable.then(|| self.new_queue_id());
+        if let Some(id) = id {
+            sink.queue_created(id);
+            let vhost = &self.vhosts[vhost as usize].name;
+            pairs.put(&Definition::queue(vhost, name, id, &properties));
+        }
+        let key = self.add_queue(vhost, name, properties);
+        let queue = &mut self.queues[key.slot as usize];
+        queue.used_ms = now.wall_ms;
+        if id.is_some() {
+            (queue.id, queue.permitted, queue.permission_asked) = (id, 0, 0);
+        }
+        key
+    }
+
+    /// Adds a queue that is not there yet; it is not named in the log.
+    pub(super) fn add_queue(
+        &mut self,
+        vhost: u32,
+        name: &[u8],
+        properties: QueueProperties,
+    ) -> QueueKey {
+        self.generation += 1;
+        let generation = self.generation;
+        if let Some(owner) = properties.exclusive_to {
+            let key = QueueKey {
+                slot: self.queues.vacant_key() as u32,
+                generation,
+            };
+            self.sessions[owner.slot as usize]
+                .exclusive_queues
+                .push(key);
+        }
+        let slot = self
+            .queues
+            .insert(Queue::new(generation, vhost, name, properties)) as u32;
+        let key = QueueKey { slot, generation };
+        self.vhosts[vhost as usize].queues.insert(name.into(), key);
+        self.topology_changed();
+        key
+    }
+
+    pub(super) fn queue_delete<S: Sink>(
+        &mut self,
+        channel: u32,
+        delete: &queue::Delete<'_>,
+        sink: &mut S,
+    ) -> Result<Outcome, Exception> {
+        let vhost = self.vhost_of(channel);
+        let name = self.queue_named(channel, delete.queue.as_bytes())?;
+        self.check_access(channel, Access::Configure, Resource::Queue(&name))?;
+        let Some(key) = self.queue_key(vhost, &name) else {
+            return Ok(Outcome::now(Answer::QueueDeleteOk { message_count: 0 }));
+        };
+        self.check_not_locked(channel, key)?;
+        let queue = &self.queues[key.slot as usize];
+        let refusal = if delete.if_unused && !queue.consumers.is_empty() {
+            Some("in use")
+        } else if delete.if_empty && !queue.has_no_message() {
+            Some("not empty")
+        } else {
+            None
+        };
+        if let Some(refusal) = refusal {
+            let what = self.queue_shown(vhost, &name);
+            return Err(Exception::precondition_failed(format!("{what} {refusal}")));
+        }
+        let mut pairs = Pairs::default();
+        let message_count = self.remove_queue(key, &mut pairs, sink);
+        Ok(self.defined(pairs, Answer::QueueDeleteOk { message_count }, sink))
+    }
+
+    /// Removes a queue with its bindings, cancels its consumers and lets its messages go in
+    /// slices. Says how many were ready.
+    pub(super) fn remove_queue<S: Sink>(
+        &mut self,
+        key: QueueKey,
+        pairs: &mut Pairs,
+        sink: &mut S,
+    ) -> u32 {
+        let slot = key.slot as usize;
+        for binding in std::mem::take(&mut self.queues[slot].bindings) {
+            self.remove_binding(binding, pairs);
+        }
+        for consumer in self.queues[slot].consumers.clone() {
+            self.cancel_by_server(consumer, sink);
+        }
+        let mut queue = self.queues.remove(slot);
+        let vhost = &mut self.vhosts[queue.vhost as usize];
+        vhost.queues.remove(&queue.name);
+        if let Some(id) = queue.id {
+            sink.queue_deleted(id);
+            pairs.remove(Definition::queue_key(&vhost.name, &queue.name));
+            pairs.put(&Definition::next_queue_id(self.next_queue_id));
+        }
+        if let Some(owner) = queue.properties.exclusive_to
+            && let Some(session) = self.sessions.get_mut(owner.slot as usize)
+        {
+            session.exclusive_queues.retain(|&other| other != key);
+        }
+        let message_count = u32::try_from(queue.message_count()).unwrap_or(u32::MAX);
+        self.slices.push_back(Slice::release(&mut queue));
+        self.topology_changed();
+        message_count
+    }
+
+    pub(super) fn queue_purge<S: Sink>(
+        &mut self,
+        channel: u32,
+        purge: &queue::Purge<'_>,
+        sink: &mut S,
+    ) -> Result<Outcome, Exception> {
+        let name = self.queue_named(channel, purge.queue.as_bytes())?;
+        let key = self.find_queue(channel, &name)?;
+        self.check_access(channel, Access::Read, Resource::Queue(&name))?;
+        let message_count = self.purge(key, sink);
+        let is_logged = self.queues[key.slot as usize].is_logged();
+        let after = (is_logged && message_count > 0).then(|| sink.batch());
+        Ok(Outcome {
+            answer: Answer::QueuePurgeOk { message_count },
+            after,
+        })
+    }
+
+    /// Drops all ready messages of a queue; says how many.
+    pub fn purge<S: Sink>(&mut self, key: QueueKey, sink: &mut S) -> u32 {
+        let queue = &mut self.queues[key.slot as usize];
+        let message_count = u32::try_from(queue.message_count()).unwrap_or(u32::MAX);
+        if let Some(id) = queue.id {
+            for &sequence in queue.returned.keys() {
+                sink.settle_range(id, sequence, sequence);
+            }
+            if let Some(first) = queue.ready.first_sequence() {
+                sink.settle_range(id, first, queue.next_sequence - 1);
+            }
+        }
+        self.slices.push_back(Slice::release(queue));
+        message_count
+    }
+
+    // ---- bindings ----
+
+    pub(super) fn queue_bind<S: Sink>(
+        &mut self,
+        channel: u32,
+        bind: &queue::Bind<'_>,
+        sink: &mut S,
+    ) -> Result<Outcome, Exception> {
+        let (queue, source, key) = self.bound_queue(
+            channel,
+            bind.queue.as_bytes(),
+            bind.exchange.as_bytes(),
+            bind.routing_key.as_bytes(),
+        )?;
+        let of = BindingRef {
+            source,
+            destination: Destination::Queue(queue),
+            binding_key: &key,
+            arguments: bind.arguments.as_bytes(),
+        };
+        self.bind(&of, Answer::QueueBindOk, sink)
+    }
+
+    pub(super) fn queue_unbind<S: Sink>(
+        &mut self,
+        channel: u32,
+        unbind: &queue::Unbind<'_>,
+        sink: &mut S,
+    ) -> Result<Outcome, Exception> {
+        let (queue, source, key) = self.bound_queue(
+            channel,
+            unbind.queue.as_bytes(),
+            unbind.exchange.as_bytes(),
+            unbind.routing_key.as_bytes(),
+        )?;
+        let of = BindingRef {
+            source,
+            destination: Destination::Queue(queue),
+            binding_key: &key,
+            arguments: unbind.arguments.as_bytes(),
+        };
+        Ok(self.unbind(&of, Answer::QueueUnbindOk, sink))
+    }
+
+    /// Finds what a queue.bind or unbind speaks of. An empty queue name is the queue declared
+    /// last, and an empty key then its name (RabbitMQ).
+    fn bound_queue(
+        &self,
+        channel: u32,
+        queue: &[u8],
+        exchange: &[u8],
+        routing_key: &[u8],
+    ) -> Result<(QueueKey, ExchangeKey, Vec<u8>), Exception> {
+        let vhost = self.vhost_of(channel);
+        let name = self.queue_named(channel, queue)?;
+        let key = if queue.is_empty() && routing_key.is_empty() {
+            &name
+        } else {
+            routing_key
+        };
+        self.check_not_default_exchange(exchange)?;
+        self.check_access(channel, Access::Write, Resource::Queue(&name))?;
+        self.check_access(channel, Access::Read, Resource::Exchange(exchange))?;
+        let source = self
+            .exchange_key(vhost, exchange)
+            .ok_or_else(|| self.no_exchange(vhost, exchange))?;
+        let queue = self.find_queue(channel, &name)?;
+        Ok((queue, source, key.to_vec()))
+    }
+
+    fn bind<S: Sink>(
+        &mut self,
+        of: &BindingRef<'_>,
+        answer: Answer,
+        sink: &mut S,
+    ) -> Result<Outcome, Exception> {
+        let source = &self.exchanges[of.source.slot as usize];
+        source.check_binding(FieldTable::stored(of.arguments))?;
+        if self.bindings.find(of).is_some() {
+            return Ok(Outcome::now(answer));
+        }
+        self.add_binding(of);
+        let mut pairs = Pairs::default();
+        if self.is_durable_binding(of) {
+            pairs.put(&self.binding_definition(of));
+        }
+        Ok(self.defined(pairs, answer, sink))
+    }
+
+    fn unbind<S: Sink>(&mut self, of: &BindingRef<'_>, answer: Answer, sink: &mut S) -> Outcome {
+        let Some(key) = self.bindings.find(of) else {
+            return Outcome::now(answer);
+        };
+        let mut pairs = Pairs::default();
+        if let Destination::Queue(queue) = of.destination {
+            let bindings = &mut self.queues[queue.slot as usize].bindings;
+            bindings.retain(|&other| other != key);
+        }
+        self.remove_binding(key, &mut pairs);
+        self.defined(pairs, answer, sink)
+    }
+
+    /// Adds a binding that is not there yet.
+    pub(super) fn add_binding(&mut self, of: &BindingRef<'_>) {
+        let key = self.bindings.insert(of);
+        self.exchanges[of.source.slot as usize].add(key, &self.bindings[key]);
+        match of.destination {
+            Destination::Queue(queue) => self.queues[queue.slot as usize].bindings.push(key),
+            Destination::Exchange(to) => self.exchanges[to.slot as usize].incoming.push(key),
+        }
+        self.topology_changed();
+    }
+
+    /// Takes a binding out of its exchange; an auto-delete exchange goes with its last one. The
+    /// destination queue's own list is left to the caller.
+    fn remove_binding(&mut self, key: BindingKey, pairs: &mut Pairs) {
+        let of = self.bindings[key].parts();
+        if self.is_durable_binding(&of) {
+            pairs.remove(self.binding_definition(&of).key);
+        }
+        let binding = self.bindings.remove(key);
+        let source = &mut self.exchanges[binding.source.slot as usize];
+        source.remove(key, &binding);
+        let is_last = source.outgoing == 0 && source.properties.auto_delete;
+        if let Destination::Exchange(to) = binding.destination {
+            let incoming = &mut self.exchanges[to.slot as usize].incoming;
+            incoming.retain(|&other| other != key);
+        } else if let Destination::Queue(to) = binding.destination
+            && let Some(queue) = self.queues.get_mut(to.slot as usize)
+            && !queue.bindings.is_empty()
+        {
+            queue.bindings.retain(|&other| other != key);
+        }
+        if is_last {
+            self.remove_exchange(binding.source, pairs);
+        }
+        self.topology_changed();
+    }
+
+    /// A binding survives a restart when both its ends do.
+    fn is_durable_binding(&self, of: &BindingRef<'_>) -> bool {
+        self.exchanges[of.source.slot as usize].properties.durable
+            && match of.destination {
+                Destination::Queue(key) => self.queues[key.slot as usize].is_logged(),
+                Destination::Exchange(key) => self.exchanges[key.slot as usize].properties.durable,
+            }
+    }
+
+    fn binding_definition(&self, of: &BindingRef<'_>) -> super::record::Pair {
+        let source = &self.exchanges[of.source.slot as usize];
+        let vhost = &self.vhosts[source.vhost as usize].name;
+        let (is_queue, destination) = match of.destination {
+            Destination::Queue(key) => (true, &self.queues[key.slot as usize].name),
+            Destination::Exchange(key) => (false, &self.exchanges[key.slot as usize].name),
+        };
+        Definition::binding(
+            vhost,
+            &source.name,
+            is_queue,
+            destination,
+            of.binding_key,
+            of.arguments,
+        )
+    }
+
+    /// Writes the definitions and makes the answer wait for them, if there are any.
+    pub(super) fn defined<S: Sink>(
+        &mut self,
+        pairs: Pairs,
+        answer: Answer,
+        sink: &mut S,
+    ) -> Outcome {
+        if pairs.is_empty() {
+            return Outcome::now(answer);
+        }
+        sink.define(pairs.as_slice());
+        Outcome {
+            answer,
+            after: Some(sink.batch()),
+        }
+    }
+}

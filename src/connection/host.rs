@@ -1,0 +1,122 @@
+//! What a connection asks of the server around it.
+
+use crate::broker::{Batch, ChannelKey, Command, Exception, Outcome, SessionKey};
+use crate::clock::Now;
+use crate::message::LargeBody;
+
+/// Why a log-in came to nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogInError {
+    /// The credentials are wrong, or not good from where the client is. The client is told no
+    /// more than that.
+    Refused,
+    /// The mechanism or its response makes no sense; the exception says why.
+    Exception(Exception),
+}
+
+/// What the client said of itself, for the server's lists and for what it may be sent.
+#[derive(Clone, Debug, Default)]
+pub struct Client {
+    /// Name of the user it logged in as.
+    pub user: String,
+    /// Mechanism by which it did.
+    pub mechanism: String,
+    /// Name of its virtual host.
+    pub vhost: String,
+    /// Its properties, a field table's octets without its length.
+    pub properties: Box<[u8]>,
+    /// It understands `basic.cancel` from the server.
+    pub consumer_cancel_notify: bool,
+    /// It understands `connection.blocked`.
+    pub connection_blocked: bool,
+    /// It understands `connection.close` as the answer to a refused log-in.
+    pub authentication_failure_close: bool,
+    /// Octets of a frame, as agreed on.
+    pub frame_max: u32,
+    /// Channels, as agreed on.
+    pub channel_max: u16,
+    /// Seconds between heartbeats, as the client has it; 0 is none.
+    pub heartbeat_s: u16,
+}
+
+/// What the server offers before anything is agreed on.
+#[derive(Clone, Debug)]
+pub struct Offer {
+    /// Server properties, a field table's octets without its length.
+    pub server_properties: Box<[u8]>,
+    /// SASL mechanisms, separated by blanks.
+    pub mechanisms: String,
+    /// Channels of a connection.
+    pub channel_max: u16,
+    /// Octets of a frame.
+    pub frame_max: u32,
+    /// Octets of a frame before the connection is tuned.
+    pub initial_frame_max: u32,
+    /// Seconds between heartbeats.
+    pub heartbeat_s: u16,
+    /// Octets of a message's body.
+    pub body_octets_max: u64,
+    /// From accept to open-ok, in milliseconds.
+    pub handshake_timeout_ms: u64,
+    /// From close to close-ok, in milliseconds.
+    pub close_timeout_ms: u64,
+    /// How long a refusal is held back, in milliseconds.
+    pub login_refusal_delay_ms: u64,
+}
+
+/// Octets of a large body that the storage took, or did not take yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// They are with the storage.
+    Yes,
+    /// The storage is behind; give the same again later.
+    Later,
+}
+
+/// See the module. One instance stands for one connection during one call.
+pub trait Host {
+    /// The time of this turn.
+    fn now(&self) -> Now;
+    /// What the server offers.
+    fn offer(&self) -> &Offer;
+    /// Where octets for this connection's client go.
+    fn out(&mut self) -> &mut Vec<u8>;
+    /// Whether the outbox has room for the answer to another command.
+    fn has_room(&self) -> bool;
+    /// Whether publishers may go on: the log's tail and the alarms allow it.
+    fn may_publish(&self) -> bool;
+    /// Checks credentials; gives the user's name.
+    ///
+    /// # Errors
+    /// See [`LogInError`].
+    fn log_in(&mut self, mechanism: &str, response: &[u8]) -> Result<String, LogInError>;
+    /// The client wants to use a virtual host.
+    ///
+    /// # Errors
+    /// 530 when it may not, with the reason.
+    fn open(&mut self, client: &Client) -> Result<SessionKey, Exception>;
+    /// The client replaces its secret (`connection.update-secret`).
+    ///
+    /// # Errors
+    /// 530 when the secret is refused.
+    fn update_secret(&mut self, client: &Client, secret: &[u8]) -> Result<(), Exception>;
+    /// The connection is over for the router.
+    fn close_session(&mut self, session: SessionKey);
+    /// A channel opens.
+    fn open_channel(&mut self, session: SessionKey, number: u16) -> ChannelKey;
+    /// A channel is over for the router.
+    fn close_channel(&mut self, channel: ChannelKey);
+    /// Carries out a command.
+    ///
+    /// # Errors
+    /// The exception that ends the channel or the connection.
+    fn apply(&mut self, channel: ChannelKey, command: &Command<'_>) -> Result<Outcome, Exception>;
+    /// Whether everything up to `batch` is on stable storage.
+    fn is_flushed(&self, batch: Batch) -> bool;
+    /// A body that is larger than a record may be begins.
+    fn large_begin(&mut self, octets: u64, is_durable: bool) -> LargeBody;
+    /// More octets of a large body.
+    fn large_append(&mut self, body: LargeBody, octets: &[u8]) -> Taken;
+    /// A large body that no message will have.
+    fn large_abandon(&mut self, body: LargeBody);
+}
