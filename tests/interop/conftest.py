@@ -1,6 +1,8 @@
 """Fixtures: a broker for all tests, brokers to be killed, connections that are closed in the end."""
 
+import contextlib
 import itertools
+import socket
 import threading
 import time
 
@@ -89,6 +91,14 @@ def connect():
 def channel(broker, connect):
     """A channel on a connection of its own to the shared broker."""
     return connect(broker).channel()
+
+
+def break_socket(connection):
+    """Ends a pika connection as the end of its process would: without a word of AMQP."""
+    connection._impl._transport._sock.shutdown(socket.SHUT_RDWR)
+    with contextlib.suppress(pika.exceptions.AMQPConnectionError):
+        connection.process_data_events(time_limit=5)
+    assert connection.is_closed
 
 
 def take(channel, queue, count, timeout_s=20, auto_ack=True):
