@@ -113,6 +113,7 @@ class Broker:
     def _end(self, number):
         if self.kind == "leveret" and self.process is not None:
             self.process.send_signal(number)
+            self.pid = None
             return self.process.wait(timeout=20)
         if self.kind == "rabbitmq" and self.pid is not None:
             word = "KILL" if number == signal.SIGKILL else "TERM"

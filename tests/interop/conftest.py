@@ -78,12 +78,13 @@ def connect():
     made = []
 
     def connect(to, **more):
-        made.append(pika.BlockingConnection(parameters(to, **more)))
-        return made[-1]
+        connection = pika.BlockingConnection(parameters(to, **more))
+        made.append((connection, to, to.pid))
+        return connection
 
     yield connect
-    for connection in made:
-        if connection.is_open:
+    for connection, to, pid in made:
+        if connection.is_open and to.pid == pid:
             connection.close()
 
 
