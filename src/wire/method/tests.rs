@@ -26,6 +26,18 @@ fn check<'a>(method: impl Into<Method<'a>> + MethodFields + fmt::Display, octets
             assert_eq!(error.failed_method(), method.ids());
         }
     }
+    // Whatever an octet becomes, the method is refused or another one, and that one reads back.
+    for at in 0..octets.len() {
+        for changed in 0..=255 {
+            let mut octets = octets.to_vec();
+            octets[at] = changed;
+            if let Ok(method) = Method::decode(&octets) {
+                let mut again = Vec::new();
+                method.encode(&mut again);
+                assert_eq!(Method::decode(&again), Ok(method));
+            }
+        }
+    }
     let longer = [octets, b"\0"].concat();
     assert!(matches!(
         Method::decode(&longer),
@@ -171,4 +183,31 @@ fn lengths_that_reach_beyond_the_payload_are_refused() {
     }
     let shortstr = [0, 0, 255, b'q'];
     assert!(basic::Publish::decode_arguments(&shortstr).is_err());
+}
+
+#[test]
+fn malformed_and_deep_tables_are_told_apart() {
+    let declare = |table: &[u8]| {
+        let length = (table.len() as u32).to_be_bytes();
+        [b"\0\x32\0\x0A\0\0\x01q\0".as_slice(), &length, table].concat()
+    };
+    let check = |table: &[u8], expected: &str| {
+        let error = Method::decode(&declare(table)).expect_err("a bad table");
+        let text = error.reply_text();
+        assert!(text.starts_with(expected), "{text}");
+    };
+    let wrap = |inner: Vec<u8>| {
+        let length = (inner.len() as u32).to_be_bytes();
+        [b"\0F".as_slice(), &length, &inner].concat()
+    };
+    let deep = (0..100).fold(Vec::new(), |inner, _| wrap(inner));
+    check(
+        b"\x01kZ",
+        "FRAME_ERROR - cannot decode <<0,0,1,113,0,0,0,0,3,1,107,90>>",
+    );
+    check(
+        &deep,
+        "SYNTAX_ERROR - field table is nested deeper than 64 levels",
+    );
+    assert!(Method::decode(&declare(b"\x01kV")).is_ok());
 }
