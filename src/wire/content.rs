@@ -227,7 +227,7 @@ impl<'a> Properties<'a> {
     /// The application's headers, and some that RabbitMQ gives a meaning.
     pub fn headers(self) -> Option<FieldTable<'a>> {
         let value = self.value(Flag::HEADERS)?;
-        FieldTable::check(value.get(4..)?).ok()
+        Some(FieldTable::stored(value.get(4..)?))
     }
 
     /// 1 transient, 2 persistent.
