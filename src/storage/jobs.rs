@@ -1,0 +1,453 @@
+//! What may block, as values: the loop hands jobs out, a helper runs them, the answer comes back.
+//!
+//! A job owns or shares all that it needs and knows no broker state, so it runs on a thread in
+//! production and at any later step in the simulation.
+
+use std::io;
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
+
+use super::StorageError;
+use super::arena::{SpillFile, SpillSlot};
+use super::files::{Map, Storage, read_exact_at, write_all_at};
+use super::planted::{Fault, planted};
+use super::record_codec::{self as codec, RecordHeader, Seed};
+use super::segment::segment_name;
+use super::tail::Block;
+use crate::message::Entry;
+
+/// Takes jobs to where they run. Flush jobs run one after the other in the order given, so do
+/// keeper jobs; the two kinds do not wait for each other.
+pub trait Helpers<S: Storage> {
+    /// Runs `job` and brings its answer to [`super::Store::answer`].
+    fn flush(&mut self, job: FlushJob<S>);
+    /// Runs `job` and brings its answer to [`super::Store::answer`].
+    fn keep(&mut self, job: KeeperJob<S>);
+}
+
+/// Definitions to be appended to their file.
+#[derive(Debug)]
+pub(super) struct DefinitionsWrite<S: Storage> {
+    pub(super) file: Arc<OnceLock<S::File>>,
+    pub(super) offset: u64,
+    pub(super) octets: Vec<u8>,
+}
+
+/// Name of the file with the definitions.
+pub(super) const DEFINITIONS_NAME: &str = "definitions";
+
+/// One batch for the flusher: definitions, then records, each synced.
+#[derive(Debug)]
+pub struct FlushJob<S: Storage> {
+    pub(super) batch: u64,
+    pub(super) sync: bool,
+    pub(super) definitions: Option<DefinitionsWrite<S>>,
+    pub(super) writes: Vec<(Arc<S::File>, Arc<Block>)>,
+}
+
+impl<S: Storage> FlushJob<S> {
+    /// Writes and syncs the batch. Blocks.
+    pub fn run(self, storage: &S) -> Answer<S> {
+        let result = if planted(Fault::DefinitionsLast) {
+            self.write_records(storage)
+                .and_then(|()| self.write_definitions(storage))
+        } else {
+            // Definitions first: no record may be on disk whose queue is not.
+            self.write_definitions(storage)
+                .and_then(|()| self.write_records(storage))
+        };
+        let batch = self.batch;
+        // Blocks go back into use when the answer arrives: nobody else may hold them then.
+        drop(self);
+        Answer(AnswerKind::Flushed { batch, result })
+    }
+
+    fn write_definitions(&self, storage: &S) -> Result<(), StorageError> {
+        let Some(write) = &self.definitions else {
+            return Ok(());
+        };
+        let failed = |error: io::Error| StorageError::new("cannot write", DEFINITIONS_NAME, &error);
+        let created = write.file.get().is_none();
+        if created {
+            let file = storage.create(DEFINITIONS_NAME, 0).map_err(failed)?;
+            // Only the flusher sets it, and it runs one job at a time.
+            let _ = write.file.set(file);
+        }
+        let Some(file) = write.file.get() else {
+            return Ok(());
+        };
+        write_all_at(storage, file, write.offset, &write.octets).map_err(failed)?;
+        if self.sync && !planted(Fault::SkipSync) {
+            storage.sync(file).map_err(failed)?;
+            if created {
+                storage.sync_dir().map_err(failed)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_records(&self, storage: &S) -> Result<(), StorageError> {
+        for (index, (file, block)) in self.writes.iter().enumerate() {
+            let failed = |error: io::Error| {
+                StorageError::new("cannot write", &segment_name(block.segment), &error)
+            };
+            write_all_at(storage, file, block.offset, &block.octets).map_err(failed)?;
+            let next = self.writes.get(index + 1);
+            let last_of_file = next.is_none_or(|(_, next)| next.segment != block.segment);
+            if self.sync && last_of_file && !planted(Fault::SkipSync) {
+                storage.sync(file).map_err(failed)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One job for the keeper.
+#[derive(Debug)]
+pub struct KeeperJob<S: Storage>(pub(super) Job<S>);
+
+/// What a range of octets belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    Segment(u32),
+    SpillBlock(u32),
+}
+
+/// A map that may have to be made first, of the file with this name.
+#[derive(Debug)]
+pub(super) enum MapSource<S: Storage> {
+    Map(Arc<S::Map>),
+    Name(String),
+    Spill(Arc<SpillFile<S>>),
+}
+
+#[derive(Debug)]
+pub(super) enum Job<S: Storage> {
+    /// Makes the file of segment `number` at least `octets` long, from a dead one if there is one.
+    Prepare {
+        number: u32,
+        octets: u64,
+        recycle: Option<String>,
+    },
+    Populate {
+        target: Target,
+        source: MapSource<S>,
+        range: Range<u64>,
+    },
+    Spill {
+        block: u32,
+        octets: Arc<Vec<u8>>,
+        slot: SpillSlot<S>,
+        seed: Seed,
+    },
+    WritePage {
+        page: u64,
+        slot: u32,
+        entries: Arc<Vec<Entry>>,
+        file: Arc<OnceLock<S::File>>,
+    },
+    ReadPage {
+        page: u64,
+        slot: u32,
+        count: u32,
+        crc: u32,
+        file: Arc<OnceLock<S::File>>,
+    },
+    FreeSpace,
+}
+
+/// What a helper has to say.
+#[derive(Debug)]
+pub struct Answer<S: Storage>(pub(super) AnswerKind<S>);
+
+/// A segment file that is ready to be written.
+pub(super) struct PreparedFile<S: Storage> {
+    pub(super) file: Arc<S::File>,
+    pub(super) map: Arc<S::Map>,
+    pub(super) octets: u64,
+}
+
+impl<S: Storage> std::fmt::Debug for PreparedFile<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} octets", self.octets)
+    }
+}
+
+pub(super) enum AnswerKind<S: Storage> {
+    Flushed {
+        batch: u64,
+        result: Result<(), StorageError>,
+    },
+    Prepared {
+        number: u32,
+        result: io::Result<PreparedFile<S>>,
+    },
+    Populated {
+        target: Target,
+        range: Range<u64>,
+        map: Option<Arc<S::Map>>,
+        result: io::Result<()>,
+    },
+    Spilled {
+        block: u32,
+        result: io::Result<()>,
+    },
+    PageWritten {
+        page: u64,
+        crc: u32,
+        result: io::Result<()>,
+    },
+    PageRead {
+        page: u64,
+        result: io::Result<Vec<Entry>>,
+    },
+    FreeSpace(io::Result<u64>),
+}
+
+impl<S: Storage> std::fmt::Debug for AnswerKind<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            AnswerKind::Flushed { batch, result } => write!(f, "Flushed({batch}, {result:?})"),
+            AnswerKind::Prepared { number, result } => {
+                write!(f, "Prepared({number}, {result:?})")
+            }
+            AnswerKind::Populated { target, range, .. } => {
+                write!(f, "Populated({target:?}, {range:?})")
+            }
+            AnswerKind::Spilled { block, result } => write!(f, "Spilled({block}, {result:?})"),
+            AnswerKind::PageWritten { page, .. } => write!(f, "PageWritten({page})"),
+            AnswerKind::PageRead { page, .. } => write!(f, "PageRead({page})"),
+            AnswerKind::FreeSpace(octets) => write!(f, "FreeSpace({octets:?})"),
+        }
+    }
+}
+
+impl<S: Storage> KeeperJob<S> {
+    /// Does the job. Blocks.
+    pub fn run(self, storage: &S) -> Answer<S> {
+        Answer(match self.0 {
+            Job::Prepare {
+                number,
+                octets,
+                recycle,
+            } => AnswerKind::Prepared {
+                number,
+                result: prepare(storage, number, octets, recycle.as_deref()),
+            },
+            Job::Populate {
+                target,
+                source,
+                range,
+            } => populate(storage, target, source, range),
+            Job::Spill {
+                block,
+                octets,
+                slot,
+                seed,
+            } => {
+                let result = spill(storage, &octets, &slot, seed);
+                drop(octets);
+                AnswerKind::Spilled { block, result }
+            }
+            Job::WritePage {
+                page,
+                slot,
+                entries,
+                file,
+            } => {
+                let octets = page_octets(&entries);
+                drop(entries);
+                AnswerKind::PageWritten {
+                    page,
+                    crc: crc32fast::hash(&octets),
+                    result: write_page(storage, &file, slot, &octets),
+                }
+            }
+            Job::ReadPage {
+                page,
+                slot,
+                count,
+                crc,
+                file,
+            } => AnswerKind::PageRead {
+                page,
+                result: read_page(storage, &file, slot, count, crc),
+            },
+            Job::FreeSpace => AnswerKind::FreeSpace(storage.free_octets()),
+        })
+    }
+}
+
+/// Makes the file of a segment: fresh and full of zeros, or a dead one under a new name, or the
+/// one that is there made longer.
+fn prepare<S: Storage>(
+    storage: &S,
+    number: u32,
+    octets: u64,
+    recycle: Option<&str>,
+) -> io::Result<PreparedFile<S>> {
+    let name = segment_name(number);
+    let mut file = None;
+    if let Some(dead) = recycle
+        && storage.rename(dead, &name).is_ok()
+    {
+        file = storage.open(&name).ok();
+    }
+    let file = match file {
+        Some(file) => {
+            lengthen(storage, &file, octets)?;
+            file
+        }
+        None => match storage.open(&name) {
+            Ok(file) => {
+                lengthen(storage, &file, octets)?;
+                file
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                storage.create(&name, octets)?
+            }
+            Err(error) => return Err(error),
+        },
+    };
+    storage.sync_dir()?;
+    let octets = storage.octets(&file)?;
+    let map = storage.map(&file, &name)?;
+    Ok(PreparedFile {
+        file: Arc::new(file),
+        map: Arc::new(map),
+        octets,
+    })
+}
+
+/// Writes zeros behind the end of `file` until it has so many octets.
+fn lengthen<S: Storage>(storage: &S, file: &S::File, octets: u64) -> io::Result<()> {
+    let mut end = storage.octets(file)?;
+    if end >= octets {
+        return Ok(());
+    }
+    let zeros = vec![0; (octets - end).min(1 << 18) as usize];
+    while end < octets {
+        let length = (octets - end).min(zeros.len() as u64);
+        write_all_at(storage, file, end, &zeros[..length as usize])?;
+        end += length;
+    }
+    storage.sync(file)
+}
+
+fn populate<S: Storage>(
+    storage: &S,
+    target: Target,
+    source: MapSource<S>,
+    range: Range<u64>,
+) -> AnswerKind<S> {
+    let mut made = None;
+    let result = match source {
+        MapSource::Map(map) => map.populate(range.clone()),
+        MapSource::Spill(file) => match file.file.get() {
+            Some((_, map)) => map.populate(range.clone()),
+            None => Err(io::ErrorKind::NotFound.into()),
+        },
+        MapSource::Name(name) => storage
+            .open(&name)
+            .and_then(|file| storage.map(&file, &name))
+            .and_then(|map| {
+                let populated = map.populate(range.clone());
+                made = Some(Arc::new(map));
+                populated
+            }),
+    };
+    AnswerKind::Populated {
+        target,
+        range,
+        map: made,
+        result,
+    }
+}
+
+/// Writes a block of the arena with the checksums that its records went without in memory.
+fn spill<S: Storage>(
+    storage: &S,
+    octets: &[u8],
+    slot: &SpillSlot<S>,
+    seed: Seed,
+) -> io::Result<()> {
+    let mut sealed = octets.to_vec();
+    let mut offset = 0;
+    while let Some(header) = sealed
+        .get(offset..)
+        .and_then(RecordHeader::decode_unchecked)
+    {
+        let end = offset + header.record_octets() as usize;
+        let Some(record) = sealed.get_mut(offset..end) else {
+            break;
+        };
+        codec::seal(record, header.length as usize, seed);
+        offset = end;
+    }
+    if slot.file.file.get().is_none() {
+        let file = storage.create_unlinked()?;
+        // Its full length before it is mapped; what is never written takes no space.
+        write_all_at(storage, &file, slot.file.octets - 1, &[0])?;
+        let map = storage.map(&file, "(spill file)")?;
+        let _ = slot.file.file.set((file, map));
+    }
+    match slot.file.file.get() {
+        Some((file, _)) => write_all_at(storage, file, slot.offset, &sealed),
+        None => Err(io::ErrorKind::NotFound.into()),
+    }
+}
+
+/// Octets of one slot of the page file.
+pub(super) const PAGE_OCTETS: u64 = super::pages::PAGE_ENTRIES_MAX as u64 * 16;
+
+fn page_octets(entries: &[Entry]) -> Vec<u8> {
+    let mut octets = Vec::with_capacity(entries.len() * 16);
+    for entry in entries {
+        for word in entry.to_words() {
+            octets.extend_from_slice(&word.to_be_bytes());
+        }
+    }
+    octets
+}
+
+/// The entries that `octets` hold, sixteen octets each.
+pub(super) fn entries_in(octets: &[u8]) -> impl Iterator<Item = Entry> + '_ {
+    octets.chunks_exact(16).map(|octets| {
+        let word = |at| codec::u64_at(octets, at).unwrap_or_default();
+        Entry::from_words([word(0), word(8)])
+    })
+}
+
+fn write_page<S: Storage>(
+    storage: &S,
+    shared: &OnceLock<S::File>,
+    slot: u32,
+    octets: &[u8],
+) -> io::Result<()> {
+    if shared.get().is_none() {
+        let _ = shared.set(storage.create_unlinked()?);
+    }
+    match shared.get() {
+        Some(file) => write_all_at(storage, file, u64::from(slot) * PAGE_OCTETS, octets),
+        None => Err(io::ErrorKind::NotFound.into()),
+    }
+}
+
+fn read_page<S: Storage>(
+    storage: &S,
+    shared: &OnceLock<S::File>,
+    slot: u32,
+    count: u32,
+    crc: u32,
+) -> io::Result<Vec<Entry>> {
+    let file = shared.get().ok_or(io::ErrorKind::NotFound)?;
+    let mut octets = vec![0; count as usize * 16];
+    read_exact_at(storage, file, u64::from(slot) * PAGE_OCTETS, &mut octets)?;
+    if crc32fast::hash(&octets) != crc {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "a page of queue entries is damaged",
+        ));
+    }
+    Ok(entries_in(&octets).collect())
+}

@@ -1,0 +1,235 @@
+//! Paging out: entries of long queues, in pages of an unlinked file.
+//!
+//! A page is parked, loaded and gone: loading gives the entries back to the queue.
+
+use std::sync::{Arc, OnceLock};
+
+use hashbrown::HashMap;
+
+use super::files::Storage;
+use super::jobs::Job;
+use crate::message::Entry;
+
+/// Most entries of one page.
+pub const PAGE_ENTRIES_MAX: usize = 512;
+
+/// Names a page of parked entries. Never reused while the process lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PageId(pub u64);
+
+#[derive(Debug)]
+enum State {
+    /// In memory; `unwritten` when the file had no room for it.
+    Memory {
+        entries: Arc<Vec<Entry>>,
+        slot: u32,
+        unwritten: bool,
+    },
+    Out {
+        slot: u32,
+        crc: u32,
+        count: u32,
+    },
+    Reading {
+        slot: Option<u32>,
+        /// What to do when the entries are there.
+        then: Then,
+    },
+    Loaded(Vec<Entry>),
+}
+
+/// What becomes of a page when it was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Then {
+    Keep,
+    Release,
+    Drop,
+}
+
+/// What the arrival of a page asks for.
+#[derive(Debug)]
+pub(super) enum Arrived {
+    /// The queue may load it now.
+    Loaded,
+    /// Its entries are to be released.
+    Release(Vec<Entry>),
+    /// Nobody wants it any more.
+    Nothing,
+}
+
+/// All parked pages.
+#[derive(Debug)]
+pub(super) struct Pages<S: Storage> {
+    pages: HashMap<u64, State>,
+    next: u64,
+    free_slots: Vec<u32>,
+    slots: u32,
+    file: Arc<OnceLock<S::File>>,
+    unwritten: Vec<u64>,
+}
+
+impl<S: Storage> Pages<S> {
+    pub(super) fn new() -> Self {
+        Pages {
+            pages: HashMap::new(),
+            next: 0,
+            free_slots: Vec::new(),
+            slots: 0,
+            file: Arc::new(OnceLock::new()),
+            unwritten: Vec::new(),
+        }
+    }
+
+    fn insert(&mut self, state: State) -> PageId {
+        let page = self.next;
+        self.next += 1;
+        self.pages.insert(page, state);
+        PageId(page)
+    }
+
+    /// Takes entries in; the job that writes them.
+    pub(super) fn park(&mut self, entries: Vec<Entry>) -> (PageId, Job<S>) {
+        debug_assert!(entries.len() <= PAGE_ENTRIES_MAX);
+        let slot = self.free_slots.pop().unwrap_or_else(|| {
+            self.slots += 1;
+            self.slots - 1
+        });
+        let entries = Arc::new(entries);
+        let page = self.insert(State::Memory {
+            entries: Arc::clone(&entries),
+            slot,
+            unwritten: false,
+        });
+        let job = Job::WritePage {
+            page: page.0,
+            slot,
+            entries,
+            file: Arc::clone(&self.file),
+        };
+        (page, job)
+    }
+
+    /// The file took the page, or had no room.
+    pub(super) fn written(&mut self, page: u64, crc: u32, written: bool) {
+        if let Some(state) = self.pages.get_mut(&page)
+            && let State::Memory {
+                entries,
+                slot,
+                unwritten,
+            } = state
+        {
+            if written {
+                *state = State::Out {
+                    slot: *slot,
+                    crc,
+                    count: entries.len() as u32,
+                };
+            } else if !*unwritten {
+                *unwritten = true;
+                self.unwritten.push(page);
+            }
+        }
+    }
+
+    /// A page that could not be written, to be tried again.
+    pub(super) fn retry_write(&mut self) -> Option<Job<S>> {
+        while let Some(page) = self.unwritten.pop() {
+            if let Some(State::Memory {
+                entries,
+                slot,
+                unwritten,
+            }) = self.pages.get_mut(&page)
+            {
+                *unwritten = false;
+                return Some(Job::WritePage {
+                    page,
+                    slot: *slot,
+                    entries: Arc::clone(entries),
+                    file: Arc::clone(&self.file),
+                });
+            }
+        }
+        None
+    }
+
+    /// Gives the entries back if they are in memory; the page is gone then. Otherwise perhaps a job
+    /// that brings them.
+    pub(super) fn load(&mut self, page: PageId) -> (Option<Vec<Entry>>, Option<Job<S>>) {
+        self.take(page, Then::Keep)
+    }
+
+    /// Gives the entries back if they are in memory, to be released. Otherwise perhaps a job.
+    pub(super) fn release(&mut self, page: PageId) -> (Option<Vec<Entry>>, Option<Job<S>>) {
+        self.take(page, Then::Release)
+    }
+
+    fn take(&mut self, page: PageId, wish: Then) -> (Option<Vec<Entry>>, Option<Job<S>>) {
+        match self.pages.remove(&page.0) {
+            Some(State::Memory { entries, slot, .. }) => {
+                self.free_slots.push(slot);
+                let entries = Arc::try_unwrap(entries).unwrap_or_else(|entries| (*entries).clone());
+                (Some(entries), None)
+            }
+            Some(State::Loaded(entries)) => (Some(entries), None),
+            Some(State::Out { slot, crc, count }) => {
+                let state = State::Reading {
+                    slot: Some(slot),
+                    then: wish,
+                };
+                self.pages.insert(page.0, state);
+                let job = Job::ReadPage {
+                    page: page.0,
+                    slot,
+                    count,
+                    crc,
+                    file: Arc::clone(&self.file),
+                };
+                (None, Some(job))
+            }
+            Some(State::Reading { slot, .. }) => {
+                let state = State::Reading { slot, then: wish };
+                self.pages.insert(page.0, state);
+                (None, None)
+            }
+            None => (Some(Vec::new()), None),
+        }
+    }
+
+    /// Forgets a page.
+    pub(super) fn drop_page(&mut self, page: PageId) {
+        match self.pages.remove(&page.0) {
+            Some(State::Memory { slot, .. } | State::Out { slot, .. }) => {
+                self.free_slots.push(slot);
+            }
+            Some(State::Reading { slot, .. }) => {
+                let state = State::Reading {
+                    slot,
+                    then: Then::Drop,
+                };
+                self.pages.insert(page.0, state);
+            }
+            Some(State::Loaded(_)) | None => {}
+        }
+    }
+
+    /// The keeper has read a page.
+    pub(super) fn arrived(&mut self, page: u64, entries: Vec<Entry>) -> Arrived {
+        let Some(State::Reading { slot, then, .. }) = self.pages.remove(&page) else {
+            return Arrived::Nothing;
+        };
+        self.free_slots.extend(slot);
+        match then {
+            Then::Keep => {
+                self.pages.insert(page, State::Loaded(entries));
+                Arrived::Loaded
+            }
+            Then::Release => Arrived::Release(entries),
+            Then::Drop => Arrived::Nothing,
+        }
+    }
+
+    /// How many pages are parked.
+    pub(super) fn len(&self) -> usize {
+        self.pages.len()
+    }
+}

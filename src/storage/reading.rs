@@ -1,0 +1,263 @@
+//! Reading messages: from the tail, the arena, or a map, and never waiting for the disk.
+
+use std::collections::VecDeque;
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::StoredMessage;
+use super::arena::Place;
+use super::files::{Map, Storage};
+use super::jobs::{Job, MapSource, Target};
+use super::planted::{Fault, planted};
+use super::record_codec::{HEADER_OCTETS, MessagePayload, RecordHeader, Seed};
+use super::segment::{GRANULE_OCTETS, Segment, WARM_S, Warmth, segment_name};
+use super::store::{Counters, Event, Store};
+use crate::message::MessageRef;
+
+/// What [`Store::read`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Read<'a> {
+    /// The message.
+    Here(StoredMessage<'a>),
+    /// It would wait for the disk. The keeper was asked; [`Event::Warm`] follows.
+    Cold,
+    /// It is damaged or gone; told by [`Event::Damage`].
+    Lost,
+}
+
+/// Granules that are populated at a time.
+const READ_AHEAD_GRANULES: u64 = 4;
+
+/// Where a reading leaves what it noticed.
+struct Notes<'a, S: Storage> {
+    jobs: &'a mut VecDeque<Job<S>>,
+    events: &'a mut VecDeque<Event>,
+    counters: &'a mut Counters,
+    now_s: u32,
+}
+
+impl<S: Storage> Notes<'_, S> {
+    fn lost<'r>(self, at: MessageRef, why: &str) -> Read<'r> {
+        self.counters.lost += 1;
+        let MessageRef { segment, place } = at;
+        let name = if at.is_transient() {
+            format!("spilled block {}", segment & !MessageRef::TRANSIENT)
+        } else {
+            segment_name(segment)
+        };
+        let offset = u64::from(place) * 8;
+        let line = format!("{name}: the message first written at {offset} is lost: {why}");
+        self.events.push_back(Event::Damage(line));
+        Read::Lost
+    }
+}
+
+impl<S: Storage> Store<S> {
+    /// Reads a message. What lies in the transient arena or was written lately is returned in
+    /// place; nothing here waits for the disk. What comes from a file is checked each time.
+    ///
+    /// * `scratch`: used when the octets cannot be shown in place.
+    #[inline]
+    pub fn read<'a>(&'a mut self, at: MessageRef, scratch: &'a mut Vec<u8>) -> Read<'a> {
+        let offset = u64::from(at.place) * 8;
+        let now_s = self.now_s();
+        let Store {
+            tail,
+            arena,
+            segments,
+            jobs,
+            events,
+            counters,
+            spill_seed,
+            ..
+        } = self;
+        let notes = Notes {
+            jobs,
+            events,
+            counters,
+            now_s,
+        };
+        if at.is_transient() {
+            let block = at.segment & !MessageRef::TRANSIENT;
+            return match arena.find(at) {
+                Some(Place::Memory(octets)) => octets
+                    .get(offset as usize..)
+                    .and_then(message_in)
+                    .map_or(Read::Lost, Read::Here),
+                Some(Place::Spilled(slot, warm_until_s, octets)) => {
+                    if *warm_until_s == u32::MAX || *warm_until_s < now_s {
+                        if *warm_until_s != u32::MAX {
+                            *warm_until_s = u32::MAX;
+                            notes.jobs.push_back(Job::Populate {
+                                target: Target::SpillBlock(block),
+                                source: MapSource::Spill(Arc::clone(&slot.file)),
+                                range: slot.offset..slot.offset + octets,
+                            });
+                        }
+                        notes.counters.cold_reads += 1;
+                        return Read::Cold;
+                    }
+                    match slot.file.file.get() {
+                        Some((_, map)) => {
+                            let end = slot.offset + octets;
+                            read_map(
+                                map,
+                                *spill_seed,
+                                slot.offset + offset,
+                                end,
+                                at,
+                                scratch,
+                                notes,
+                            )
+                        }
+                        None => notes.lost(at, "its spill file is gone"),
+                    }
+                }
+                None => notes.lost(at, "its block is gone"),
+            };
+        }
+        if let Some(octets) = tail.find(at.segment, offset)
+            && let Some(stored) = message_in(octets)
+        {
+            return Read::Here(stored);
+        }
+        match segments.get_mut(at.segment) {
+            Some(segment) => read_segment(segment, at, scratch, notes),
+            None => notes.lost(at, "its segment is gone"),
+        }
+    }
+
+    /// The keeper has populated a range, or could not.
+    pub(super) fn populated(
+        &mut self,
+        target: Target,
+        range: Range<u64>,
+        map: Option<Arc<S::Map>>,
+        result: io::Result<()>,
+    ) {
+        let now_s = self.now_s();
+        let told = match target {
+            Target::Segment(number) => {
+                if let Some(segment) = self.segments.get_mut(number) {
+                    if segment.map.is_none() {
+                        segment.map = map;
+                    }
+                    // What cannot be populated is read all the same: the one record in it that is
+                    // wanted may be there, and if not, the message is lost and said to be.
+                    segment.warmth.warm(range.start, range.end, now_s);
+                }
+                number
+            }
+            Target::SpillBlock(block) => {
+                self.arena.set_warm_until(block, now_s + WARM_S);
+                block | MessageRef::TRANSIENT
+            }
+        };
+        if let Err(error) = result {
+            let line = format!("cannot read octets {range:?} of {target:?}: {error}");
+            self.events.push_back(Event::Damage(line));
+        }
+        self.events.push_back(Event::Warm { segment: told });
+    }
+}
+
+/// Reads a message of a segment through its map.
+fn read_segment<'a, S: Storage>(
+    segment: &'a mut Segment<S>,
+    at: MessageRef,
+    scratch: &'a mut Vec<u8>,
+    notes: Notes<'_, S>,
+) -> Read<'a> {
+    let Some(offset) = segment.offset_of(at.place) else {
+        return notes.lost(at, "it was not live when the segment was rewritten");
+    };
+    let Segment {
+        number,
+        seed,
+        used,
+        map,
+        warmth,
+        ..
+    } = segment;
+    let (number, used) = (*number, *used);
+    let mut ask = |warmth: &mut Warmth, map: Option<&Arc<S::Map>>| {
+        if let Some(range) = warmth.ask(offset, used, READ_AHEAD_GRANULES, notes.now_s) {
+            notes.jobs.push_back(Job::Populate {
+                target: Target::Segment(number),
+                source: match map {
+                    Some(map) => MapSource::Map(Arc::clone(map)),
+                    None => MapSource::Name(segment_name(number)),
+                },
+                range,
+            });
+        }
+    };
+    // A record may reach into the next granule, and the next reading probably does.
+    let near_end = (offset + GRANULE_OCTETS / 2).min(used);
+    if !warmth.touch(offset, near_end.max(offset + 1), notes.now_s) {
+        ask(warmth, map.as_ref());
+        if map.is_none() || !warmth.touch(offset, offset + 1, notes.now_s) {
+            notes.counters.cold_reads += 1;
+            return Read::Cold;
+        }
+    }
+    let Some(map) = map else {
+        // Warm without a map cannot be: the map comes with the first population.
+        warmth.cool(0, used);
+        ask(warmth, None);
+        return Read::Cold;
+    };
+    let header = map.octets(offset..offset + HEADER_OCTETS as u64, scratch);
+    let record_end = header
+        .ok()
+        .and_then(|octets| RecordHeader::decode(octets, *seed))
+        .map_or(offset + 1, |header| offset + header.record_octets());
+    if !warmth.touch(offset, record_end.min(used), notes.now_s) {
+        notes.counters.cold_reads += 1;
+        return Read::Cold;
+    }
+    read_map(&**map, *seed, offset, used, at, scratch, notes)
+}
+
+/// Reads and checks a message that is in memory.
+fn read_map<'a, S: Storage, M: Map>(
+    map: &'a M,
+    seed: Seed,
+    offset: u64,
+    end: u64,
+    at: MessageRef,
+    scratch: &'a mut Vec<u8>,
+    notes: Notes<'_, S>,
+) -> Read<'a> {
+    let header = map.octets(offset..offset + HEADER_OCTETS as u64, scratch);
+    let Some(header) = header
+        .ok()
+        .and_then(|octets| RecordHeader::decode(octets, seed))
+    else {
+        return notes.lost(at, "its header is damaged");
+    };
+    let payload_end = offset + (HEADER_OCTETS as u64) + u64::from(header.length);
+    if payload_end > end {
+        return notes.lost(at, "its length is damaged");
+    }
+    let Ok(octets) = map.octets(offset..payload_end, scratch) else {
+        return notes.lost(at, "its file is too short");
+    };
+    let payload = &octets[HEADER_OCTETS..];
+    if seed.payload_crc(payload) != header.payload_crc && !planted(Fault::IgnorePayloadChecksum) {
+        return notes.lost(at, "its payload is damaged");
+    }
+    match message_in(octets) {
+        Some(stored) => Read::Here(stored),
+        None => notes.lost(at, "its record is not a message"),
+    }
+}
+
+/// The message whose record starts at the start of `octets`.
+#[inline]
+fn message_in(octets: &[u8]) -> Option<StoredMessage<'_>> {
+    let header = RecordHeader::decode_unchecked(octets)?;
+    let payload = octets.get(HEADER_OCTETS..HEADER_OCTETS + header.length as usize)?;
+    MessagePayload::new(header.kind, payload)?.message()
+}
