@@ -1,5 +1,5 @@
-//! Appends whole frames to an outbox. None of these checks a bound: the caller knows beforehand what
-//! room an answer takes, see [`content_octets`] and [`deliver_octets`].
+//! Appends whole frames to an outbox. None of these checks a bound: the caller knows beforehand
+//! what room an answer takes, see [`content_octets`] and [`deliver_octets`].
 
 use super::content::{CLASS_BASIC, HEADER_OCTETS};
 use super::frame::{

@@ -1,5 +1,5 @@
-//! `access`: access tickets of AMQP 0-8, which old clients still ask for. RabbitMQ gives ticket 1 to
-//! everyone and never looks at it.
+//! `access`: access tickets of AMQP 0-8, which old clients still ask for. RabbitMQ gives ticket 1
+//! to everyone and never looks at it.
 
 use crate::wire::ShortString;
 

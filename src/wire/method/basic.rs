@@ -1,7 +1,8 @@
-//! `basic`: publishing, consuming, fetching and acknowledging messages (spec 1.8), with RabbitMQ's `nack`.
+//! `basic`: publishing, consuming, fetching and acknowledging messages (spec 1.8), with RabbitMQ's
+//! `nack`.
 //!
-//! Short strings of the methods that carry content (`publish`, `return`, `deliver`, `get-ok`) are not
-//! checked to be UTF-8 here, see [`ShortString`].
+//! Short strings of the methods that carry content (`publish`, `return`, `deliver`, `get-ok`) are
+//! not checked to be UTF-8 here, see [`ShortString`].
 
 use crate::wire::{DeliveryTag, FieldTable, ShortString};
 

@@ -1,5 +1,5 @@
-//! `connection`: opening, tuning and closing a connection (spec 1.4), all on channel 0; with RabbitMQ's
-//! `blocked`, `unblocked` and `update-secret`.
+//! `connection`: opening, tuning and closing a connection (spec 1.4), all on channel 0; with
+//! RabbitMQ's `blocked`, `unblocked` and `update-secret`.
 
 use crate::wire::{FieldTable, ShortString};
 

@@ -1,4 +1,5 @@
-//! `exchange`: declaring and deleting exchanges (spec 1.6), with RabbitMQ's bindings between exchanges.
+//! `exchange`: declaring and deleting exchanges (spec 1.6), with RabbitMQ's bindings between
+//! exchanges.
 
 use crate::wire::{FieldTable, ShortString};
 

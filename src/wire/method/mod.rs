@@ -10,8 +10,8 @@
 //!      4       n  arguments, in the order of the struct's fields; consecutive bits share an octet
 //! ```
 //!
-//! [`Method::decode`] reads any of them. Where the class and method are known already, `T::decode_arguments`
-//! is the direct way, as for `basic.publish` and `basic.ack` on the hot path.
+//! [`Method::decode`] reads any of them. Where the class and method are known already,
+//! `T::decode_arguments` is the direct way, as for `basic.publish` and `basic.ack` on the hot path.
 
 mod argument;
 
@@ -264,8 +264,8 @@ impl<'a> Method<'a> {
     /// Reads the payload of a method frame.
     ///
     /// # Errors
-    /// [`WireError::UnknownFrame`] when even the numbers are cut short, [`WireError::UnknownMethod`],
-    /// and those of `decode_arguments` of the method.
+    /// [`WireError::UnknownFrame`] when even the numbers are cut short,
+    /// [`WireError::UnknownMethod`], and those of `decode_arguments` of the method.
     #[inline]
     pub fn decode(payload: &'a [u8]) -> Result<Self, WireError> {
         let (class_id, method_id, arguments) = split_ids(payload)?;
