@@ -1,1 +1,23 @@
-//! admin
+//! RabbitMQ's HTTP API: request octets in, response octets out.
+//!
+//! Nothing here knows a socket. `HttpConnection` is one connection's state machine; its document
+//! says how to drive it. State is read through the trait [`Admin`], which the engine implements,
+//! and changed by [`AdminCommand`] values.
+//!
+//! ```text
+//! octets ─▶ HttpConnection ─▶ route (method, path → tag needed, action)
+//!                               ├ read    rows of Admin ─▶ JSON, long listings in slices
+//!                               └ change  body ─▶ AdminCommand ─▶ Admin::command ─▶ AdminAnswer
+//! ```
+
+mod command;
+mod view;
+
+pub use command::{
+    AdminAnswer, AdminCommand, AdminError, Binding, HttpId, NewSecret, Outcome, UsersCommand,
+};
+pub use view::{
+    Admin, BindingRow, ChannelRow, Churn, ConnectionName, ConnectionRow, ConsumerRow, Counter,
+    Cursor, DestinationKind, ExchangeRow, HttpPeer, ListenerRow, MessageStats, Overview, QueueRow,
+    Row, Scope, Table, VhostRow,
+};
