@@ -1,3 +1,112 @@
 //! The `leveret` binary: a thin shell around the library.
 
-fn main() {}
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use leveret::clock::Clock;
+use leveret::config::args::{self, Command};
+use leveret::config::{Config, ConfigError};
+use leveret::engine::Engine;
+use leveret::reactor::{End, Reactor};
+use leveret::storage::FileStorage;
+
+/// Exit code of a server that cannot have what it needs: a port, its directory (`EX_UNAVAILABLE`).
+const EXIT_UNAVAILABLE: u8 = 69;
+/// Exit code of a server that cannot go on (`EX_SOFTWARE`).
+const EXIT_INTERNAL: u8 = 70;
+
+fn main() -> ExitCode {
+    match args::parse(std::env::args_os()) {
+        Ok(Command::Serve(server_args)) => serve(&server_args),
+        Ok(command) => other(command),
+        Err(error) => complain(&error),
+    }
+}
+
+fn other(command: Command) -> ExitCode {
+    match command {
+        Command::Help => print(args::HELP),
+        Command::Version => print(&args::version_line()),
+        Command::Serve(_)
+        | Command::Control { .. }
+        | Command::Inspect { .. }
+        | Command::Perf { .. } => ExitCode::from(EXIT_UNAVAILABLE),
+    }
+}
+
+fn print(text: &str) -> ExitCode {
+    // A reader that has gone has seen what it wanted.
+    let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
+    ExitCode::SUCCESS
+}
+
+/// A wrong option or value, as one line.
+fn complain(error: &ConfigError) -> ExitCode {
+    eprintln!("leveret: {error}");
+    ExitCode::from(error.exit_code())
+}
+
+fn serve(server_args: &args::ServerArgs) -> ExitCode {
+    let config = match Config::load(server_args, &|name| std::env::var(name).ok()) {
+        Ok(config) => config,
+        Err(error) => return complain(&error),
+    };
+    start_log(&config.log_filter);
+    for warning in &config.warnings {
+        log::warn!("{warning}");
+    }
+    match run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err((code, line)) => {
+            log::error!("{line}");
+            eprintln!("leveret: {line}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn run(config: Config) -> Result<(), (u8, String)> {
+    let unavailable = |line: String| (EXIT_UNAVAILABLE, line);
+    let clock = Clock::start();
+    let storage =
+        FileStorage::open(&config.data_dir).map_err(|error| unavailable(error.to_string()))?;
+    let mut random = [0; 8];
+    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
+        .map_err(|error| unavailable(format!("no random numbers: {error}")))?;
+    let seed = u64::from_ne_bytes(random);
+    let engine = Engine::open(storage.clone(), &config, clock.now(), seed)
+        .map_err(|error| unavailable(error.to_string()))?;
+    let mut reactor = Reactor::new(engine, &storage, clock, config).map_err(unavailable)?;
+    for address in reactor.amqp_addresses() {
+        log::info!("started TCP listener on {address}");
+    }
+    log::info!("Server startup complete; 0 plugins started.");
+    match reactor.run() {
+        End::Stopped => {
+            reactor.close().map_err(|line| (EXIT_INTERNAL, line))?;
+            log::info!("stopped");
+            Ok(())
+        }
+        End::Storage(line) => Err((EXIT_INTERNAL, line)),
+    }
+}
+
+/// Log lines go to standard output, in RabbitMQ's form.
+fn start_log(filter: &str) {
+    env_logger::Builder::new()
+        .parse_filters(filter)
+        .target(env_logger::Target::Stdout)
+        .format(|out, record| {
+            let level = match record.level() {
+                log::Level::Error => "error",
+                log::Level::Warn => "warning",
+                log::Level::Info => "info",
+                log::Level::Debug | log::Level::Trace => "debug",
+            };
+            // Control octets in names that clients choose must not forge lines.
+            let text = record.args().to_string();
+            let text = text.replace(char::is_control, " ");
+            writeln!(out, "{} [{level}] <0.1.0> {text}", out.timestamp_micros())
+        })
+        .init();
+}

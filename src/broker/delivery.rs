@@ -89,6 +89,11 @@ impl Broker {
         !self.listed.is_empty()
     }
 
+    /// Whether some queue may have something to deliver.
+    pub fn has_listed(&self) -> bool {
+        !self.listed.is_empty()
+    }
+
     /// Delivers up to `share` messages from one queue; says how many.
     fn deliver_from<S: Sink>(&mut self, now: Now, slot: u32, sink: &mut S, share: usize) -> usize {
         for delivered in 0..share {
@@ -128,10 +133,6 @@ impl Broker {
                     self.queues[slot as usize].pop_head();
                     self.settle_gone(slot, entry, sink);
                 }
-            }
-            let queue = &self.queues[slot as usize];
-            if let Some(page) = queue.page_wanted_soon() {
-                sink.load_soon(page);
             }
         }
         share
@@ -241,11 +242,12 @@ impl Broker {
         if queue.ready.in_memory() > page_out
             && let Some(entries) = queue.ready.take_page(PAGE_ENTRIES)
         {
-            let page = sink.park(&entries);
+            let (count, first_sequence) = (entries.len() as u32, entries[0].sequence());
+            let page = sink.park(entries);
             queue.ready.parked(ParkedPage {
                 page,
-                count: entries.len() as u32,
-                first_sequence: entries[0].sequence(),
+                count,
+                first_sequence,
             });
         }
         if !queue.available.is_empty() && !queue.is_listed {

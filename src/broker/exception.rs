@@ -33,6 +33,8 @@ impl Exception {
         precondition_failed = PreconditionFailed;
         /// 501
         frame_error = FrameError;
+        /// 502
+        syntax_error = SyntaxError;
         /// 503
         command_invalid = CommandInvalid;
         /// 504

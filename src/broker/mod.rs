@@ -22,7 +22,7 @@ mod publish;
 pub mod queue;
 pub mod ready;
 pub mod record;
-mod restore;
+pub mod restore;
 mod route;
 pub mod session;
 pub mod sink;

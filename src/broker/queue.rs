@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::binding::BindingKey;
 use super::consumer::ConsumerKey;
-use super::ready::{Head, PageId, Ready};
+use super::ready::{Head, Ready};
 use super::record::QueueId;
 use super::session::SessionKey;
 use crate::message::Entry;
@@ -169,15 +169,6 @@ impl Queue {
         match self.returned.pop_first() {
             Some((_, entry)) => Some(entry),
             None => self.ready.pop(),
-        }
-    }
-
-    /// The page that will be wanted next, when the entries in memory run out.
-    pub fn page_wanted_soon(&self) -> Option<PageId> {
-        if self.ready.in_memory() < 256 {
-            self.ready.next_page()
-        } else {
-            None
         }
     }
 

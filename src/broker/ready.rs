@@ -143,11 +143,6 @@ impl Ready {
         self.front = VecDeque::from(entries);
     }
 
-    /// The page after the one at the head, which will be wanted soon.
-    pub fn next_page(&self) -> Option<PageId> {
-        self.middle.front().map(|page| page.page)
-    }
-
     /// Takes up to `count` of the entries that wait to be parked, when there are that many.
     pub fn take_page(&mut self, count: usize) -> Option<Vec<Entry>> {
         if self.back.len() < count * 2 {

@@ -95,6 +95,11 @@ impl Broker {
         Some(())
     }
 
+    /// Queue ids below `next` were given out once.
+    pub fn queue_ids_from(&mut self, next: u32) {
+        self.next_queue_id = self.next_queue_id.max(next);
+    }
+
     /// The durable queues, by their name in the log.
     pub fn durable_queues(&self) -> impl Iterator<Item = (QueueId, QueueKey)> {
         self.queues.iter().filter_map(|(slot, queue)| {

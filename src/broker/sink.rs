@@ -114,9 +114,9 @@ pub trait Sink {
     fn group_end(&mut self);
 
     /// Parks entries of a long queue.
-    fn park(&mut self, entries: &[Entry]) -> PageId;
+    fn park(&mut self, entries: Vec<Entry>) -> PageId;
     /// The entries of a parked page, when they are at hand; the page is gone then.
     fn load(&mut self, page: PageId) -> Option<Vec<Entry>>;
-    /// Asks for a page that will be wanted soon.
-    fn load_soon(&mut self, page: PageId);
+    /// Lets go of the entries of a parked page, as [`Sink::release`] does of each.
+    fn release_page(&mut self, page: PageId);
 }

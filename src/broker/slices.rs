@@ -56,14 +56,9 @@ impl Broker {
                     }
                     if !entries.is_empty() {
                         true
-                    } else if let Some(parked) = pages.front() {
-                        let Some(loaded) = sink.load(parked.page) else {
-                            // The storage says when the page is there; the rest can wait.
-                            self.slices.push_back(slice);
-                            return false;
-                        };
-                        pages.pop_front();
-                        *entries = loaded.into();
+                    } else if let Some(parked) = pages.pop_front() {
+                        sink.release_page(parked.page);
+                        budget = budget.saturating_sub(parked.count as usize);
                         true
                     } else {
                         *entries = std::mem::take(rest).into();

@@ -2,7 +2,6 @@
 
 use crate::broker::{Batch, ChannelKey, Command, Exception, Outcome, SessionKey};
 use crate::clock::Now;
-use crate::message::LargeBody;
 
 /// Why a log-in came to nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,15 +63,6 @@ pub struct Offer {
     pub login_refusal_delay_ms: u64,
 }
 
-/// Octets of a large body that the storage took, or did not take yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Taken {
-    /// They are with the storage.
-    Yes,
-    /// The storage is behind; give the same again later.
-    Later,
-}
-
 /// See the module. One instance stands for one connection during one call.
 pub trait Host {
     /// The time of this turn.
@@ -113,10 +103,4 @@ pub trait Host {
     fn apply(&mut self, channel: ChannelKey, command: &Command<'_>) -> Result<Outcome, Exception>;
     /// Whether everything up to `batch` is on stable storage.
     fn is_flushed(&self, batch: Batch) -> bool;
-    /// A body that is larger than a record may be begins.
-    fn large_begin(&mut self, octets: u64, is_durable: bool) -> LargeBody;
-    /// More octets of a large body.
-    fn large_append(&mut self, body: LargeBody, octets: &[u8]) -> Taken;
-    /// A large body that no message will have.
-    fn large_abandon(&mut self, body: LargeBody);
 }

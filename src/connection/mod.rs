@@ -17,12 +17,10 @@ mod handshake;
 mod heartbeat;
 pub mod host;
 
-use self::assembler::{
-    Assembly, PartialBody, PartialMessage, PropertyCheck, PublishHead, check_class,
-};
+use self::assembler::{Assembly, PartialMessage, PropertyCheck, PublishHead, check_class};
 use self::channel::{ChannelSlot, ChannelState, encode_answer, encode_close};
 use self::heartbeat::{Heartbeat, Look};
-pub use self::host::{Client, Host, LogInError, Offer, Taken};
+pub use self::host::{Client, Host, LogInError, Offer};
 use crate::broker::{Answer, ChannelKey, Command, Exception, Outcome, Publish, SessionKey};
 use crate::clock::{Deadline, Now};
 use crate::message::{Body, Message};
@@ -129,6 +127,7 @@ pub struct Connection {
     pub publishes: bool,
     /// `connection.blocked` was sent and not taken back.
     pub is_blocked: bool,
+    is_holding: bool,
 }
 
 impl Connection {
@@ -146,6 +145,7 @@ impl Connection {
             properties: PropertyCheck::default(),
             publishes: false,
             is_blocked: false,
+            is_holding: false,
         }
     }
 
@@ -246,7 +246,7 @@ impl Connection {
                 payload,
                 consumed,
             }) => (kind, channel.0, payload, consumed),
-            Ok(Decoded::Incomplete { .. }) => return self.begin_body_frame(rest, consumed, host),
+            Ok(Decoded::Incomplete { .. }) => return self.begin_body_frame(rest, consumed),
             // After our connection.close the peer may send anything.
             Err(_) if matches!(self.state, State::Closing) => {
                 self.state = State::Over;
@@ -512,11 +512,6 @@ impl Connection {
             self.channel_fault(number, Fault::Exception(exception, ids), host)?;
             return Ok(Step::Done);
         }
-        let body = if body_size > Body::INLINE_OCTETS_MAX {
-            PartialBody::Large(host.large_begin(body_size, summary.persistent))
-        } else {
-            PartialBody::Octets(Vec::new())
-        };
         let assembly = &mut self.channels[at].1.assembly;
         let Assembly::Header(head) = std::mem::take(assembly) else {
             unreachable!("checked above")
@@ -527,7 +522,7 @@ impl Connection {
             summary,
             body_size,
             received: 0,
-            body,
+            body: Vec::new(),
         }));
         if body_size == 0 {
             self.publish_assembled(at, number, key, host)?;
@@ -544,19 +539,12 @@ impl Connection {
         let Some((at, key)) = self.content_channel(number, FrameKind::Body, payload)? else {
             return Ok(Step::Done);
         };
-        if let Step::Pause(pause) = self.append_to_body(at, payload, host)? {
-            return Ok(Step::Pause(pause));
-        }
+        self.append_to_body(at, payload)?;
         self.publish_if_whole(at, number, key, host)
     }
 
     /// Adds octets to the message that the channel is in the middle of.
-    fn append_to_body<H: Host>(
-        &mut self,
-        at: usize,
-        octets: &[u8],
-        host: &mut H,
-    ) -> Result<Step, Fault> {
+    fn append_to_body(&mut self, at: usize, octets: &[u8]) -> Result<(), Fault> {
         let Assembly::Body(partial) = &mut self.channels[at].1.assembly else {
             return Err(self.out_of_place(at, (0, 0)));
         };
@@ -565,16 +553,9 @@ impl Connection {
             let ids = (basic::Publish::CLASS_ID, basic::Publish::METHOD_ID);
             return Err(Fault::Exception(Exception::frame_error(text), ids));
         }
-        match &mut partial.body {
-            PartialBody::Octets(body) => body.extend_from_slice(octets),
-            PartialBody::Large(large) => {
-                if host.large_append(*large, octets) == Taken::Later {
-                    return Ok(Step::Pause(Pause::Storage));
-                }
-            }
-        }
+        partial.body.extend_from_slice(octets);
         partial.received += octets.len() as u64;
-        Ok(Step::Done)
+        Ok(())
     }
 
     fn publish_if_whole<H: Host>(
@@ -611,9 +592,6 @@ impl Connection {
             has_checked_property: partial.summary.has_checked,
         };
         if let Err(exception) = host.apply(key, &Command::Publish(publish)) {
-            if let PartialBody::Large(large) = partial.body {
-                host.large_abandon(large);
-            }
             let ids = (basic::Publish::CLASS_ID, basic::Publish::METHOD_ID);
             self.channel_fault(number, Fault::Exception(exception, ids), host)?;
         }
@@ -623,12 +601,7 @@ impl Connection {
     /// When what is there is the start of a body frame, takes its payload piece by piece, so that
     /// a large frame needs no buffer of its size.
     #[cold]
-    fn begin_body_frame<H: Host>(
-        &mut self,
-        rest: &[u8],
-        consumed: &mut usize,
-        host: &mut H,
-    ) -> Result<Step, Fault> {
+    fn begin_body_frame(&mut self, rest: &[u8], consumed: &mut usize) -> Result<Step, Fault> {
         /// Fewer octets than this are not worth a piece of their own.
         const PIECE_OCTETS_MIN: usize = 2048;
         if rest.len() < FRAME_PREFIX + PIECE_OCTETS_MIN {
@@ -645,7 +618,6 @@ impl Connection {
             remaining: prefix.length,
         });
         *consumed += FRAME_PREFIX;
-        let _ = host;
         Ok(Step::Done)
     }
 
@@ -664,10 +636,8 @@ impl Connection {
             if piece.is_empty() {
                 return Ok(Step::Done);
             }
-            if let Some((at, _)) = self.content_channel(frame.channel, FrameKind::Body, piece)?
-                && let Step::Pause(pause) = self.append_to_body(at, piece, host)?
-            {
-                return Ok(Step::Pause(pause));
+            if let Some((at, _)) = self.content_channel(frame.channel, FrameKind::Body, piece)? {
+                self.append_to_body(at, piece)?;
             }
             *consumed += piece.len();
             let remaining = frame.remaining - piece.len() as u32;
@@ -825,6 +795,7 @@ impl Connection {
             Ok(_) if no_wait => Ok(Step::Done),
             Ok(Outcome { answer, after }) => {
                 let after = after.filter(|&batch| !host.is_flushed(batch));
+                self.is_holding |= after.is_some();
                 let out = self.channels[at].1.answer_out(after, host.out());
                 encode_answer(out, number, &answer, tag);
                 Ok(Step::Done)
@@ -849,7 +820,7 @@ impl Connection {
         let channel = ChannelNumber(number);
         match method {
             Method::ChannelClose(_) => {
-                self.drop_assembly(at, host);
+                self.drop_assembly(at);
                 host.close_channel(key);
                 let slot = &mut self.channels[at].1;
                 let out = slot.answer_out(None, host.out());
@@ -890,13 +861,8 @@ impl Connection {
         }
     }
 
-    fn drop_assembly<H: Host>(&mut self, at: usize, host: &mut H) {
-        let assembly = std::mem::take(&mut self.channels[at].1.assembly);
-        if let Assembly::Body(partial) = assembly
-            && let PartialBody::Large(large) = partial.body
-        {
-            host.large_abandon(large);
-        }
+    fn drop_assembly(&mut self, at: usize) {
+        self.channels[at].1.assembly = Assembly::Idle;
     }
 
     /// Closes a channel for an exception.
@@ -910,7 +876,7 @@ impl Connection {
         let Some(at) = self.find(number) else { return };
         let text = reply_text(exception.reply_code, &exception.explanation);
         log::error!("channel {number} of user '{}': {text}", self.client.user);
-        self.drop_assembly(at, host);
+        self.drop_assembly(at);
         let slot = &mut self.channels[at].1;
         slot.drop_held();
         if let ChannelState::Open(key) = slot.state {
@@ -973,7 +939,7 @@ impl Connection {
 
     fn end_session<H: Host>(&mut self, host: &mut H) {
         for at in 0..self.channels.len() {
-            self.drop_assembly(at, host);
+            self.drop_assembly(at);
         }
         self.channels = Vec::new();
         self.open_frame = None;
@@ -981,6 +947,7 @@ impl Connection {
         if let State::Open(session) = self.state {
             host.close_session(session);
         }
+        self.deadline = Some(host.now().after_ms(host.offer().close_timeout_ms));
         self.state = State::Over;
     }
 
@@ -1004,7 +971,9 @@ impl Connection {
             match self.state {
                 State::Refused => self.refuse(host),
                 State::Closing => self.state = State::Over,
-                State::Open(_) | State::Over => {}
+                State::Open(_) => {}
+                // The peer does not take its last octets.
+                State::Over => return true,
                 _ => {
                     log::warn!("closing AMQP connection: handshake_timeout");
                     return true;
@@ -1040,8 +1009,9 @@ impl Connection {
     // ---- answers that waited ----
 
     /// Whether answers are held back for the disk.
+    #[inline]
     pub fn is_holding(&self) -> bool {
-        self.channels.iter().any(|(_, slot)| slot.is_holding())
+        self.is_holding
     }
 
     /// Sends the answers whose batch is on stable storage; says whether some are left.
@@ -1054,6 +1024,7 @@ impl Connection {
                 host.out().extend_from_slice(&released);
             }
         }
+        self.is_holding = is_left;
         self.channels
             .retain(|(_, slot)| slot.is_holding() || !matches!(slot.state, ChannelState::Draining));
         is_left

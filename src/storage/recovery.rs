@@ -65,9 +65,9 @@ impl<S: Storage> Store<S> {
         now: Now,
         seed: u64,
     ) -> Result<(Self, Recovery), StorageError> {
-        let names = storage.list().map_err(|error| {
-            StorageError::new("cannot read", "the data directory", &error)
-        })?;
+        let names = storage
+            .list()
+            .map_err(|error| StorageError::new("cannot read", "the data directory", &error))?;
         if names.iter().any(|(name, _)| name.ends_with(".seg")) {
             let line = "the data directory holds segments, which this build does not replay";
             return Err(StorageError::refused(line.to_owned()));

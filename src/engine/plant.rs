@@ -1,0 +1,300 @@
+//! The world as the router sees it: the log and the outboxes.
+
+use slab::Slab;
+
+use super::outbox::Outbox;
+use crate::broker::ready::PageId;
+use crate::broker::record::QueueId;
+use crate::broker::sink::{Delivery, Fetch, GetOk, Stored};
+use crate::broker::{Batch, OutboxKey, Sink};
+use crate::clock::Now;
+use crate::message::{Body, Entry, Message, MessageRef};
+use crate::storage::{self, Read, Storage, Store};
+use crate::wire::method::basic;
+use crate::wire::{ChannelNumber, DeliveryTag, MethodFields, ReplyCode, ShortString, encode};
+
+/// What a large body is read from; none is kept open for long.
+pub type LargeHandle = ();
+
+/// The log and the outboxes of all peers. An outbox has its connection's slot.
+#[derive(Debug)]
+pub struct Plant<S: Storage> {
+    /// The log.
+    pub store: Store<S>,
+    /// The outboxes by slot.
+    pub outboxes: Slab<Outbox<LargeHandle>>,
+    /// Slots of outboxes with something to write.
+    pub dirty: Vec<u32>,
+    /// Buffers that ran empty.
+    pub spare: Vec<Vec<u8>>,
+    /// Octets in an outbox at which deliveries stop.
+    pub outbox_octets_high: usize,
+    scratch: Vec<u8>,
+    held: Vec<u8>,
+}
+
+impl<S: Storage> Plant<S> {
+    /// A plant without outboxes.
+    pub fn new(store: Store<S>, outbox_octets_high: usize) -> Self {
+        Plant {
+            store,
+            outboxes: Slab::new(),
+            dirty: Vec::new(),
+            spare: Vec::new(),
+            outbox_octets_high,
+            scratch: Vec::new(),
+            held: Vec::new(),
+        }
+    }
+
+    /// Where octets for a peer go.
+    #[inline]
+    pub fn out(&mut self, outbox: OutboxKey) -> &mut Vec<u8> {
+        open(&mut self.outboxes, &mut self.dirty, &mut self.spare, outbox).0
+    }
+
+    fn fetch(
+        &mut self,
+        outbox: OutboxKey,
+        at: MessageRef,
+        encode: impl FnOnce(&mut Vec<u8>, u32, &Message<'_>),
+    ) -> Fetch {
+        let message = match self.store.read(at, &mut self.scratch) {
+            Read::Here(stored) => stored.message,
+            Read::Cold => return Fetch::Cold,
+            Read::Lost => return Fetch::Lost,
+        };
+        let (out, frame_max) = open(&mut self.outboxes, &mut self.dirty, &mut self.spare, outbox);
+        encode(out, frame_max, &message);
+        Fetch::Done
+    }
+}
+
+#[inline]
+fn open<'a>(
+    outboxes: &'a mut Slab<Outbox<LargeHandle>>,
+    dirty: &mut Vec<u32>,
+    spare: &mut Vec<Vec<u8>>,
+    key: OutboxKey,
+) -> (&'a mut Vec<u8>, u32) {
+    let outbox = &mut outboxes[key as usize];
+    if !outbox.is_listed {
+        outbox.is_listed = true;
+        dirty.push(key);
+    }
+    let frame_max = outbox.frame_max;
+    (outbox.append_to(spare), frame_max)
+}
+
+#[inline]
+fn encode_delivery(
+    out: &mut Vec<u8>,
+    frame_max: u32,
+    delivery: &Delivery<'_>,
+    message: &Message<'_>,
+) {
+    let Body::Octets(body) = message.body else {
+        return;
+    };
+    let encoded = encode::Delivery {
+        prefix: delivery.prefix,
+        delivery_tag: DeliveryTag(delivery.delivery_tag),
+        redelivered: delivery.redelivered,
+        names: message.names,
+        properties: message.properties,
+        body,
+    };
+    encode::deliver(out, ChannelNumber(delivery.channel), &encoded, frame_max);
+}
+
+fn short(octets: &[u8]) -> ShortString<'_> {
+    ShortString::new(octets).expect("names of messages are short strings")
+}
+
+impl<S: Storage> Sink for Plant<S> {
+    #[inline]
+    fn has_room(&self, outbox: OutboxKey) -> bool {
+        let outbox = &self.outboxes[outbox as usize];
+        outbox.octets() < self.outbox_octets_high && !outbox.has_large()
+    }
+
+    #[inline]
+    fn deliver(&mut self, outbox: OutboxKey, delivery: &Delivery<'_>, message: &Message<'_>) {
+        let (out, frame_max) = open(&mut self.outboxes, &mut self.dirty, &mut self.spare, outbox);
+        encode_delivery(out, frame_max, delivery, message);
+    }
+
+    fn deliver_stored(
+        &mut self,
+        outbox: OutboxKey,
+        delivery: &Delivery<'_>,
+        at: MessageRef,
+    ) -> Fetch {
+        self.fetch(outbox, at, |out, frame_max, message| {
+            encode_delivery(out, frame_max, delivery, message);
+        })
+    }
+
+    fn get_ok(&mut self, outbox: OutboxKey, get_ok: &GetOk, at: MessageRef) -> Fetch {
+        self.fetch(outbox, at, |out, frame_max, message| {
+            let method = basic::GetOk {
+                delivery_tag: DeliveryTag(get_ok.delivery_tag),
+                redelivered: get_ok.redelivered,
+                exchange: short(message.exchange()),
+                routing_key: short(message.routing_key()),
+                message_count: get_ok.message_count,
+            };
+            if let Body::Octets(body) = message.body {
+                let channel = ChannelNumber(get_ok.channel);
+                encode::content(out, channel, &method, message.properties, body, frame_max);
+            }
+        })
+    }
+
+    fn method(&mut self, outbox: OutboxKey, channel: u16, method: &impl MethodFields) {
+        encode::method_frame(self.out(outbox), ChannelNumber(channel), method);
+    }
+
+    fn give_back(&mut self, outbox: OutboxKey, channel: u16, message: &Message<'_>) {
+        let (out, frame_max) = open(&mut self.outboxes, &mut self.dirty, &mut self.spare, outbox);
+        let method = basic::Return {
+            reply_code: ReplyCode::NoRoute.as_u16(),
+            reply_text: ShortString::literal("NO_ROUTE"),
+            exchange: short(message.exchange()),
+            routing_key: short(message.routing_key()),
+        };
+        if let Body::Octets(body) = message.body {
+            let channel = ChannelNumber(channel);
+            encode::content(out, channel, &method, message.properties, body, frame_max);
+        }
+    }
+
+    #[inline]
+    fn append(
+        &mut self,
+        now: Now,
+        message: &Message<'_>,
+        to: &[(QueueId, u64)],
+        holders: u32,
+    ) -> Stored {
+        stored(self.store.append(now, message, to, holders))
+    }
+
+    #[inline]
+    fn keep(&mut self, now: Now, message: &Message<'_>, holders: u32) -> Stored {
+        stored(self.store.keep(now, message, holders))
+    }
+
+    fn read(&mut self, at: MessageRef, use_it: &mut dyn FnMut(&mut Self, &Message<'_>)) -> Fetch {
+        let mut held = std::mem::take(&mut self.held);
+        held.clear();
+        let (names, properties, large) = match self.store.read(at, &mut self.scratch) {
+            Read::Here(stored) => {
+                let message = stored.message;
+                held.extend_from_slice(message.names);
+                held.extend_from_slice(message.properties);
+                let large = match message.body {
+                    Body::Octets(body) => {
+                        held.extend_from_slice(body);
+                        None
+                    }
+                    Body::Large(large) => Some(large),
+                };
+                (message.names.len(), message.properties.len(), large)
+            }
+            Read::Cold => {
+                self.held = held;
+                return Fetch::Cold;
+            }
+            Read::Lost => {
+                self.held = held;
+                return Fetch::Lost;
+            }
+        };
+        let (names, rest) = held.split_at(names);
+        let (properties, body) = rest.split_at(properties);
+        let body = large.map_or(Body::Octets(body), Body::Large);
+        use_it(
+            self,
+            &Message {
+                names,
+                properties,
+                body,
+            },
+        );
+        self.held = held;
+        Fetch::Done
+    }
+
+    #[inline]
+    fn settle(&mut self, queue: QueueId, entry: Entry) {
+        self.store.settle(queue, entry);
+    }
+
+    fn settle_range(&mut self, queue: QueueId, first: u64, last: u64) {
+        self.store.settle_range(queue, first, last);
+    }
+
+    #[inline]
+    fn release(&mut self, entry: Entry) {
+        self.store.release(entry);
+    }
+
+    fn release_page(&mut self, page: PageId) {
+        self.store.release_page(storage::PageId(page.0));
+    }
+
+    fn permit(&mut self, queue: QueueId, below: u64) {
+        self.store.permit(queue, below.saturating_sub(1));
+    }
+
+    fn queue_created(&mut self, queue: QueueId) {
+        self.store.queue_created(queue);
+    }
+
+    fn queue_deleted(&mut self, queue: QueueId) {
+        self.store.queue_deleted(queue);
+    }
+
+    fn define(&mut self, pairs: &[(Vec<u8>, Option<Vec<u8>>)]) {
+        let pairs: Vec<(&[u8], Option<&[u8]>)> = pairs
+            .iter()
+            .map(|(key, value)| (key.as_slice(), value.as_deref()))
+            .collect();
+        self.store.define(&pairs);
+    }
+
+    #[inline]
+    fn batch(&self) -> Batch {
+        Batch(self.store.batch().0)
+    }
+
+    #[inline]
+    fn is_flushed(&self, batch: Batch) -> bool {
+        batch.0 <= self.store.flushed().0
+    }
+
+    fn group_begin(&mut self) {
+        self.store.group_begin();
+    }
+
+    fn group_end(&mut self) {
+        self.store.group_end();
+    }
+
+    fn park(&mut self, entries: Vec<Entry>) -> PageId {
+        PageId(self.store.park(entries).0)
+    }
+
+    fn load(&mut self, page: PageId) -> Option<Vec<Entry>> {
+        self.store.load(storage::PageId(page.0))
+    }
+}
+
+#[inline]
+fn stored(stored: storage::Stored) -> Stored {
+    Stored {
+        at: stored.at,
+        share_octets: stored.share_octets,
+    }
+}
