@@ -3,12 +3,12 @@
 import resource
 import selectors
 import socket
-import struct
 import time
 
 import pytest
 
 from conftest import bodies
+from wire import Handshake, content, long, method, short
 
 
 def test_2000_channels_on_one_connection(broker, connect):
@@ -25,35 +25,17 @@ def test_2000_channels_on_one_connection(broker, connect):
     assert bodies(channels[1], queue, 1) == [b"last"]
 
 
-def frame(kind, channel, payload):
-    return struct.pack(">BHI", kind, channel, len(payload)) + payload + b"\xce"
-
-
-def method(channel, class_id, method_id, *fields):
-    return frame(1, channel, struct.pack(">HH", class_id, method_id) + b"".join(fields))
-
-
-def short(text):
-    return bytes([len(text)]) + text
-
-
-def long(octets):
-    return struct.pack(">I", len(octets)) + octets
-
-
-class Session:
-    """A connection by hand, so that 5,000 of them fit beside the broker: opens, publishes, gets, each step non-blocking."""
+class Session(Handshake):
+    """A connection by hand, so that 5,000 of them fit beside the broker; each step non-blocking."""
 
     def __init__(self, address):
+        super().__init__()
         self.socket = socket.socket()
         self.socket.setblocking(False)
         self.socket.connect_ex(address)
-        self.input = b""
-        self.output = b"AMQP\0\0\x09\x01"
-        self.seen = []
 
     def on_ready(self):
-        """Writes what is to be written and reads what has come; answers each step of the handshake."""
+        """Writes what is to be written and reads what has come."""
         if self.output:
             try:
                 self.output = self.output[self.socket.send(self.output) :]
@@ -64,30 +46,7 @@ class Session:
         except BlockingIOError:
             return
         assert octets, f"closed by the broker after {self.seen}"
-        self.input += octets
-        while len(self.input) >= 7:
-            kind, channel, length = struct.unpack_from(">BHI", self.input)
-            if len(self.input) < length + 8:
-                return
-            payload, self.input = self.input[7 : 7 + length], self.input[length + 8 :]
-            if kind == 1:
-                self.on_method(channel, *struct.unpack_from(">HH", payload), payload[4:])
-
-    def on_method(self, channel, class_id, method_id, fields):
-        self.seen.append((class_id, method_id))
-        if (class_id, method_id) == (10, 10):
-            self.output += method(0, 10, 11, long(b""), short(b"PLAIN"), long(b"\0guest\0guest"), short(b"en_US"))
-        elif (class_id, method_id) == (10, 30):
-            channel_max, frame_max, _ = struct.unpack(">HIH", fields)
-            self.output += method(0, 10, 31, struct.pack(">HIH", channel_max, frame_max, 0))
-            self.output += method(0, 10, 40, short(b"/"), b"\0", b"\0")
-            self.output += method(1, 20, 10, short(b""))
-        elif (class_id, method_id) == (10, 50):
-            raise AssertionError(f"refused: {fields}")
-        elif (class_id, method_id) == (20, 11):
-            self.ready = True
-
-    ready = False
+        self.receive(octets)
 
 
 def drive(sessions, done, timeout_s):
@@ -126,14 +85,10 @@ def test_5000_connections(broker, channel, name):
             sessions += wave
             drive(wave, lambda session: session.ready, 60)
         for number, session in enumerate(sessions):
-            body = b"%d" % number
-            session.output = (
-                method(1, 60, 40, b"\0\0", short(b""), short(name.encode()), b"\0")
-                + frame(2, 1, struct.pack(">HHQH", 60, 0, len(body), 0))
-                + frame(3, 1, body)
-                # queue.declare passive: its answer shows that the message has arrived
-                + method(1, 50, 10, b"\0\0", short(name.encode()), b"\1", long(b""))
-            )
+            queue = name.encode()
+            # The answer to the passive declare shows that the message has arrived.
+            session.output = content(1, b"", queue, b"%d" % number)
+            session.output += method(1, 50, 10, b"\0\0", short(queue), b"\1", long(b""))
         drive(sessions, lambda session: session.seen[-1] == (50, 11), 60)
         assert sorted(map(int, bodies(channel, name, count, timeout_s=60))) == list(range(count))
         if broker.kind == "leveret":
