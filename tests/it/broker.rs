@@ -3,6 +3,7 @@
 //!
 //! `LEVERET_TEST_CTL` is the control command of a shared broker, `rabbitmqctl -n rabbit@host`.
 
+use std::cell::{Cell, RefCell};
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
@@ -24,8 +25,8 @@ static SHARED: Mutex<()> = Mutex::new(());
 
 /// A running broker.
 pub(crate) struct Broker {
-    address: SocketAddr,
-    process: Option<Process>,
+    address: Cell<SocketAddr>,
+    process: RefCell<Option<Process>>,
     _shared: Option<MutexGuard<'static, ()>>,
     /// What `[…]` in a script may ask for: `3` or `4`, `rabbitmq` or `leveret`.
     names: Vec<&'static str>,
@@ -34,13 +35,46 @@ pub(crate) struct Broker {
 struct Process {
     child: Child,
     directory: PathBuf,
+    arguments: Vec<String>,
+}
+
+impl Process {
+    /// Starts it and waits for its ready line; gives the address of the AMQP listener too.
+    fn start(directory: PathBuf, arguments: Vec<String>) -> Result<(Self, SocketAddr), String> {
+        let child = Command::new(env!("CARGO_BIN_EXE_leveret"))
+            .args([
+                "--listen",
+                "127.0.0.1:0",
+                "--http",
+                "127.0.0.1:0",
+                "--data-dir",
+            ])
+            .arg(&directory)
+            .args(&arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|e| format!("leveret does not run: {e}"))?;
+        let mut process = Process {
+            child,
+            directory,
+            arguments,
+        };
+        let address = ready_address(&mut process.child)?;
+        Ok((process, address))
+    }
+
+    /// SIGKILL; it gets to say nothing.
+    fn kill(&mut self) {
+        // Both fail only when there is nothing left to do.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Both fail only when there is nothing left to do.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.kill();
         let _ = fs::remove_dir_all(&self.directory);
     }
 }
@@ -71,22 +105,8 @@ impl Broker {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let directory = env::temp_dir().join(format!("leveret-it-{}-{number}", process::id()));
         fs::create_dir_all(&directory).map_err(|e| format!("{}: {e}", directory.display()))?;
-        let child = Command::new(env!("CARGO_BIN_EXE_leveret"))
-            .args([
-                "--listen",
-                "127.0.0.1:0",
-                "--http",
-                "127.0.0.1:0",
-                "--data-dir",
-            ])
-            .arg(&directory)
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(|e| format!("leveret does not run: {e}"))?;
-        let mut process = Process { child, directory };
-        let address = ready_address(&mut process.child)?;
+        let arguments = arguments.iter().map(ToString::to_string).collect();
+        let (process, address) = Process::start(directory, arguments)?;
         Self::at(address, Some(process), None)
     }
 
@@ -95,6 +115,7 @@ impl Broker {
         process: Option<Process>,
         shared: Option<MutexGuard<'static, ()>>,
     ) -> Result<Self, String> {
+        let (address, process) = (Cell::new(address), RefCell::new(process));
         let mut broker = Broker {
             address,
             process,
@@ -132,18 +153,32 @@ impl Broker {
 
     /// Whether other tests use it after this one.
     pub(crate) fn is_shared(&self) -> bool {
-        self.process.is_none()
+        self.process.borrow().is_none()
     }
 
     /// A new connection that has said nothing yet. `LEVERET_TEST_TRICKLE=1` sends octet by octet.
     pub(crate) fn peer(&self) -> Result<Peer, String> {
         let trickle = env::var_os("LEVERET_TEST_TRICKLE").is_some();
-        Peer::connect(self.address, trickle).map_err(|e| format!("{}: {e}", self.address))
+        let address = self.address.get();
+        Peer::connect(address, trickle).map_err(|e| format!("{address}: {e}"))
+    }
+
+    /// Kills the process and starts another on the same data directory.
+    pub(crate) fn crash(&self) -> Result<(), String> {
+        let mut slot = self.process.borrow_mut();
+        let process = slot.as_mut().ok_or("a shared broker is not ours to kill")?;
+        process.kill();
+        let directory = std::mem::take(&mut process.directory);
+        let arguments = std::mem::take(&mut process.arguments);
+        let (process, address) = Process::start(directory, arguments)?;
+        *slot = Some(process);
+        self.address.set(address);
+        Ok(())
     }
 
     /// Runs a control command against it.
     pub(crate) fn control(&self, words: &[String]) -> Result<(), String> {
-        let mut command = match (&self.process, env::var("LEVERET_TEST_CTL")) {
+        let mut command = match (&*self.process.borrow(), env::var("LEVERET_TEST_CTL")) {
             (Some(process), _) => leveret_control(&process.directory),
             (None, Ok(line)) => {
                 let mut line = line.split_ascii_whitespace();

@@ -30,11 +30,108 @@ macro_rules! transcripts {
 }
 
 transcripts! {
+    access_permissions
+    access_request
+    access_vhosts
+    basic_ack
+    basic_body_frames
+    basic_cancel
+    basic_cancel_by_server
+    basic_consume
+    basic_consume_exclusive
+    basic_delivery_tags
+    basic_fanout_copies
+    basic_field_table
+    basic_get
+    basic_large_message
+    basic_mandatory
+    basic_message_size
+    basic_message_size_max
+    basic_order
+    basic_properties
+    basic_properties_malformed
+    basic_publish
+    basic_publish_checks
+    basic_qos
+    basic_qos_global
+    basic_qos_mixed
+    basic_qos_narrow
+    basic_recover
+    basic_recover_consumer
+    basic_reject
+    basic_requeue_consumer
+    basic_round_robin
+    basic_user_id
+    channel_exception
+    channel_flow
+    channel_hard_error
+    channel_open_close
+    channel_pipelining
+    channel_unexpected_methods
+    confirm
+    confirm_routes
+    connection_channel_max
+    connection_channel_numbers
     connection_close
+    connection_drop
     connection_handshake
+    connection_handshake_timeout
+    connection_heartbeat
+    connection_heartbeat_any_frame
     connection_open
+    connection_out_of_order
+    connection_out_of_order_opening
     connection_protocol_header
+    connection_sasl
+    connection_sasl_silent
     connection_server_properties
+    connection_tune
+    connection_update_secret
+    exchange_auto_delete
+    exchange_bind
+    exchange_declare
+    exchange_default
+    exchange_delete
+    exchange_direct
+    exchange_fanout
+    exchange_headers
+    exchange_headers_with_x
+    exchange_internal
+    exchange_missing
+    exchange_predeclared
+    exchange_topic
+    exchange_topic_unbind
+    frame_before_tune
+    frame_content_on_channel_0
+    frame_content_order
+    frame_content_pieces
+    frame_cut_off
+    frame_end
+    frame_heartbeat
+    frame_method_arguments
+    frame_table_depth
+    frame_table_malformed
+    frame_too_large
+    frame_type
+    frame_unknown_method
+    frame_utf8
+    queue_auto_delete
+    queue_bind
+    queue_declare
+    queue_delete
+    queue_equivalence
+    queue_exclusive
+    queue_last_declared
+    queue_purge
+    queue_server_named
+    queue_transient
+    restart_definitions
+    restart_durable
+    restart_never_delivered
+    restart_unacked
+    tx
+    tx_errors
+    tx_several_queues
 }
 
 fn play(name: &str) {

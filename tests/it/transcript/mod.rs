@@ -21,6 +21,7 @@
 //! U: …                like S:, several lines in a row in any order
 //! quiet 1            nothing has come on the connection but the answer to a question on channel 1
 //! ctl add_user u p   the control command; its output is not looked at
+//! crash              the broker is killed and started again on its data directory
 //! repeat i=1..9 … end                             $i is the counter, '${i}' within text
 //! ```
 //!
@@ -63,6 +64,7 @@ enum Step {
     Unordered(Expecting),
     Quiet(u16),
     Control(Vec<String>),
+    Crash,
     Repeat {
         counter: String,
         first: u64,
@@ -173,6 +175,7 @@ fn parse_line(number: usize, text: &str) -> Result<Line, String> {
         ("S", true) => Step::Expect(parse_expecting(&mut cursor)?),
         ("U", true) => Step::Unordered(parse_expecting(&mut cursor)?),
         ("tcp", false) => Step::Tcp,
+        ("crash", false) => Step::Crash,
         ("quiet", false) => Step::Quiet(cursor.number()? as u16),
         ("ctl", false) => {
             let words = cursor.rest.split_ascii_whitespace();

@@ -119,6 +119,10 @@ impl Player<'_> {
                 self.flush_others("");
                 self.broker.control(words)?;
             }
+            Step::Crash => {
+                self.flush_others("");
+                self.broker.crash()?;
+            }
             Step::Quiet(channel) => self.quiet(to, *channel)?,
             Step::Send(sending) => {
                 self.flush_others(to);
@@ -512,6 +516,7 @@ fn note_declaration(method: &Method, declared: &mut BTreeSet<(bool, Vec<u8>)>) {
     };
     if let Value::Text(name) = name
         && !name.is_empty()
+        && std::str::from_utf8(name).is_ok()
         && !(is_exchange && name.starts_with(b"amq."))
     {
         declared.insert((is_exchange, name.clone()));
