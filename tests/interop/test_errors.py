@@ -276,7 +276,7 @@ def test_a_message_over_the_limit(channel):
         ]
         channel.connection._impl._output_marshaled_frames([frame.marshal() for frame in frames])
         pump(channel.connection, lambda: channel.is_closed)
-        channel.basic_qos()
+        raise channel._closing_reason
 
     text = f"PRECONDITION_FAILED - message size {limit + 1} is larger than configured max size {limit}"
     channel_error(406, text, publish, channel)

@@ -32,6 +32,7 @@ export function control(word) {
       resolve();
     });
     socket.once('error', reject);
+    socket.once('close', () => reject(new Error(`could not ${word} the broker`)));
   });
 }
 

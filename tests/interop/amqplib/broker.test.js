@@ -27,10 +27,8 @@ test('server properties tell what the broker can do', () =>
       'basic.nack',
       'consumer_cancel_notify',
       'connection.blocked',
-      'consumer_priorities',
       'authentication_failure_close',
       'per_consumer_qos',
-      'direct_reply_to',
     ]) {
       assert.equal(serverProperties.capabilities[capability], true, capability);
     }
