@@ -110,6 +110,10 @@ impl PropertyCheck {
 
 /// Whether a content header is one of `basic`; the text says what is wrong with it.
 pub(super) fn check_class(header: &ContentHeader<'_>) -> Result<(), String> {
+    if header.weight != 0 {
+        let text = "expected content header for class 60, got non content header frame instead";
+        return Err(text.to_owned());
+    }
     if header.class_id == crate::wire::content::CLASS_BASIC {
         return Ok(());
     }

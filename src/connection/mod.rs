@@ -259,7 +259,10 @@ impl Connection {
         }
         let step = match kind {
             FrameKind::Method => self.connection_method(payload, host)?,
-            FrameKind::Heartbeat if number == 0 => Step::Done,
+            FrameKind::Heartbeat if number == 0 && payload.is_empty() => Step::Done,
+            FrameKind::Heartbeat if number == 0 && !matches!(self.state, State::Closing) => {
+                return Err(WireError::unknown_frame(kind as u8, payload).into());
+            }
             FrameKind::Header if number != 0 => self.content_header(number, payload, host)?,
             FrameKind::Body if number != 0 => self.content_body(number, payload, host)?,
             _ if matches!(self.state, State::Closing) => Step::Done,
@@ -415,7 +418,7 @@ impl Connection {
                 properties,
                 body,
                 octets: content_octets,
-            } => {
+            } if body.len() as u64 <= host.offer().body_octets_max => {
                 let summary = self.properties.check(properties)?;
                 let publish = Publish {
                     message: Message {
@@ -436,7 +439,7 @@ impl Connection {
                 }
             }
             Content::Awaited => {}
-            Content::InParts => {
+            Content::Whole { .. } | Content::InParts => {
                 self.publishes = true;
                 self.channels[at].1.assembly = Assembly::Header(PublishHead {
                     names: names.to_vec(),
@@ -1094,9 +1097,9 @@ fn whole_content(input: &[u8], number: u16, frame_max: u32) -> Result<Content<'_
     };
     let Ok(ContentHeader {
         class_id: crate::wire::content::CLASS_BASIC,
+        weight: 0,
         body_size,
         properties,
-        ..
     }) = ContentHeader::decode(header.0)
     else {
         return Ok(Content::InParts);

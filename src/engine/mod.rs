@@ -60,6 +60,8 @@ struct Peer {
     octets_in: u64,
     /// Input was left over that may hold a whole frame.
     pause: Option<Pause>,
+    /// It is on the list of connections with answers that wait for the disk.
+    is_holding: bool,
     /// The deadline under which it is on the heap.
     timer: Option<Deadline>,
 }
@@ -147,6 +149,7 @@ impl<S: Storage> Engine<S> {
             connected_ms: now.wall_ms,
             octets_in: 0,
             pause: None,
+            is_holding: false,
             timer: None,
         }) as u32;
         let outbox = self.plant.outboxes.insert(Outbox::default());
@@ -197,7 +200,8 @@ impl<S: Storage> Engine<S> {
             self.paused.push(id);
         }
         peer.pause = received.pause;
-        if peer.connection.is_holding() && !self.holding.contains(&id) {
+        if peer.connection.is_holding() && !peer.is_holding {
+            peer.is_holding = true;
             self.holding.push(id);
         }
         let next = peer.connection.next_deadline();
@@ -362,10 +366,13 @@ impl<S: Storage> Engine<S> {
         self.broker.flushed(batch);
         self.is_busy |= self.broker.has_listed();
         for id in std::mem::take(&mut self.holding) {
-            if self.is_there(id)
-                && self
-                    .with_connection(now, id, |connection, turn| connection.release_answers(turn))
-            {
+            if !self.is_there(id) {
+                continue;
+            }
+            let is_left =
+                self.with_connection(now, id, |connection, turn| connection.release_answers(turn));
+            self.peers[id.slot as usize].is_holding = is_left;
+            if is_left {
                 self.holding.push(id);
             }
         }

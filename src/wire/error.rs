@@ -108,6 +108,15 @@ impl WireError {
         }
     }
 
+    /// `payload` is one that no frame of this type has.
+    #[cold]
+    pub fn unknown_frame(frame_type: u8, payload: &[u8]) -> Self {
+        WireError::UnknownFrame {
+            frame_type,
+            payload: Snippet::of(payload),
+        }
+    }
+
     /// The arguments `octets` of a method cannot be read.
     #[cold]
     pub(super) fn arguments(class_id: u16, method_id: u16, octets: &[u8]) -> Self {
