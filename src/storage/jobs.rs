@@ -9,10 +9,15 @@ use std::sync::{Arc, OnceLock};
 
 use super::StorageError;
 use super::arena::{SpillFile, SpillSlot};
+use super::checkpoint;
+use super::compaction::{self, Liveness, Rewritten};
 use super::files::{Map, Storage, read_exact_at, write_all_at};
+use super::index;
+use super::pages::IndexPart;
 use super::planted::{Fault, planted};
 use super::record_codec::{self as codec, RecordHeader, Seed};
-use super::segment::segment_name;
+use super::scan::{Scope, Summary};
+use super::segment::{index_name, segment_name};
 use super::tail::Block;
 use crate::message::Entry;
 
@@ -153,6 +158,28 @@ pub(super) enum Job<S: Storage> {
         crc: u32,
         file: Arc<OnceLock<S::File>>,
     },
+    /// Reads entries of a recovered queue from the index of their segment.
+    ReadIndexPart {
+        page: u64,
+        part: IndexPart,
+    },
+    /// Writes the index of a segment that is full and on disk.
+    Index {
+        number: u32,
+        used: u64,
+    },
+    Checkpoint {
+        octets: Vec<u8>,
+    },
+    Compact {
+        number: u32,
+        liveness: Liveness,
+    },
+    /// Removes files that nobody needs and drops the map of one.
+    Remove {
+        names: Vec<String>,
+        map: Option<Arc<S::Map>>,
+    },
     FreeSpace,
 }
 
@@ -202,6 +229,17 @@ pub(super) enum AnswerKind<S: Storage> {
         result: io::Result<Vec<Entry>>,
     },
     FreeSpace(io::Result<u64>),
+    /// The index is written; lines about damage that was seen.
+    Indexed {
+        number: u32,
+        result: io::Result<Vec<String>>,
+    },
+    CheckpointWritten(io::Result<()>),
+    Compacted {
+        number: u32,
+        result: io::Result<Option<Rewritten<S>>>,
+    },
+    Removed(io::Result<()>),
 }
 
 impl<S: Storage> std::fmt::Debug for AnswerKind<S> {
@@ -218,6 +256,16 @@ impl<S: Storage> std::fmt::Debug for AnswerKind<S> {
             AnswerKind::PageWritten { page, .. } => write!(f, "PageWritten({page})"),
             AnswerKind::PageRead { page, .. } => write!(f, "PageRead({page})"),
             AnswerKind::FreeSpace(octets) => write!(f, "FreeSpace({octets:?})"),
+            AnswerKind::Indexed { number, result } => write!(f, "Indexed({number}, {result:?})"),
+            AnswerKind::CheckpointWritten(result) => write!(f, "CheckpointWritten({result:?})"),
+            AnswerKind::Compacted { number, result } => {
+                write!(
+                    f,
+                    "Compacted({number}, {:?})",
+                    result.as_ref().map(Option::is_some)
+                )
+            }
+            AnswerKind::Removed(result) => write!(f, "Removed({result:?})"),
         }
     }
 }
@@ -274,6 +322,25 @@ impl<S: Storage> KeeperJob<S> {
                 result: read_page(storage, &file, slot, count, crc),
             },
             Job::FreeSpace => AnswerKind::FreeSpace(storage.free_octets()),
+            Job::ReadIndexPart { page, part } => AnswerKind::PageRead {
+                page,
+                result: read_part(storage, part),
+            },
+            Job::Index { number, used } => AnswerKind::Indexed {
+                number,
+                result: make_index(storage, number, used),
+            },
+            Job::Checkpoint { octets } => {
+                AnswerKind::CheckpointWritten(checkpoint::write(storage, &octets))
+            }
+            Job::Compact { number, liveness } => AnswerKind::Compacted {
+                number,
+                result: compaction::compact(storage, number, &liveness),
+            },
+            Job::Remove { names, map } => {
+                drop(map);
+                AnswerKind::Removed(remove(storage, &names))
+            }
         })
     }
 }
@@ -450,4 +517,68 @@ fn read_page<S: Storage>(
         ));
     }
     Ok(entries_in(&octets).collect())
+}
+
+/// Entries of a recovered queue, from the index if it is as it was, else from one made anew.
+fn read_part<S: Storage>(storage: &S, part: IndexPart) -> io::Result<Vec<Entry>> {
+    let wanted = |entry: &Entry| (part.first..=part.last).contains(&entry.sequence());
+    let index_file = storage.open(&index_name(part.segment));
+    // A run that checks and holds these sequences is the one that was meant, or as good.
+    if let Ok(file) = index_file
+        && let Ok(entries) = part.run.read(storage, &file)
+    {
+        return Ok(entries.into_iter().filter(wanted).collect());
+    }
+    let file = storage.open(&segment_name(part.segment))?;
+    let header = compaction::read_header(storage, &file, part.segment)?;
+    let IndexPart {
+        queue,
+        segment,
+        first,
+        last,
+        ..
+    } = part;
+    compaction::with_index(storage, &file, &header, |index| {
+        index.entries(storage, segment, queue, first, last)
+    })
+}
+
+/// Writes the index of a segment; lines about damage that was seen.
+fn make_index<S: Storage>(storage: &S, number: u32, used: u64) -> io::Result<Vec<String>> {
+    let name = segment_name(number);
+    let file = storage.open(&name)?;
+    let header = compaction::read_header(storage, &file, number)?;
+    let map = storage.map(&file, &name)?;
+    let mut scratch = Vec::new();
+    let octets = map.octets(0..used, &mut scratch)?;
+    let summary = Summary::of(
+        octets,
+        Scope {
+            number,
+            seed: header.seed,
+            first_lsn: header.first_lsn,
+            limit_lsn: u64::MAX,
+            check_messages: false,
+            dense: true,
+        },
+    );
+    let damage = summary.problems.iter().map(|problem| {
+        let (from, end) = (problem.offset, problem.end);
+        format!("{name}: octets {from} to {end} are damaged")
+    });
+    let damage = damage.collect();
+    let (_, written) = index::write(storage, &header, summary);
+    written.map(|()| damage)
+}
+
+/// Removes files; one that is not there is removed.
+fn remove<S: Storage>(storage: &S, names: &[String]) -> io::Result<()> {
+    let mut result = Ok(());
+    for name in names {
+        match storage.remove(name) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => result = Err(error),
+            _ => {}
+        }
+    }
+    result
 }

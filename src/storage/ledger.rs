@@ -55,7 +55,40 @@ impl Ledger {
         }
     }
 
+    /// Notes, while the store is opened, that sequences from `first` to `last` lie in `segment`.
+    pub(super) fn found(&mut self, segment: u32, first: u64, last: u64) {
+        self.slices.push_back(Slice { segment, first });
+        self.next_sequence = self.next_sequence.max(last + 1);
+    }
+
+    /// Settles every sequence that lies in no segment. `last_of` tells the last sequence that the
+    /// queue has in a segment.
+    pub(super) fn forget_unplaced(&mut self, last_of: impl Fn(u32) -> Option<u64>) {
+        let mut next = 0;
+        for slice in &self.slices {
+            if slice.first > next {
+                self.settled.insert(next, slice.first - 1);
+            }
+            next = last_of(slice.segment).unwrap_or(slice.first) + 1;
+        }
+        if self.next_sequence > next {
+            self.settled.insert(next, self.next_sequence - 1);
+        }
+    }
+
+    /// First and last sequence that may lie in `segment`.
+    pub(super) fn part_in(&self, segment: u32) -> Option<(u64, u64)> {
+        let at = self
+            .slices
+            .binary_search_by_key(&segment, |slice| slice.segment)
+            .ok()?;
+        let next = self.slices.get(at + 1);
+        let end = next.map_or(self.next_sequence, |next| next.first);
+        Some((self.slices[at].first, end - 1))
+    }
+
     /// Sequences that are logged and not settled.
+    #[cfg(test)]
     pub(super) fn live(&self) -> u64 {
         self.next_sequence - self.settled.len().min(self.next_sequence)
     }
@@ -94,6 +127,8 @@ pub(super) struct Ledgers {
     slab: Slab<(QueueId, Ledger)>,
     slots: HashMap<QueueId, usize>,
     last: Option<(QueueId, usize)>,
+    /// One more than the greatest id that there ever was.
+    pub(super) id_next: u32,
 }
 
 impl Ledgers {
@@ -118,6 +153,7 @@ impl Ledgers {
             Some((last, slot)) if last == queue => slot,
             _ => {
                 let slab = &mut self.slab;
+                self.id_next = self.id_next.max(queue.0.saturating_add(1));
                 *self
                     .slots
                     .entry(queue)
@@ -154,10 +190,6 @@ impl Ledgers {
             .collect();
         all.sort_unstable_by_key(|(queue, _)| *queue);
         all
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.slab.len()
     }
 }
 

@@ -15,9 +15,14 @@
 //! `docs/storage-format.md` draws what is on disk.
 
 mod arena;
+mod background;
+mod checkpoint;
+mod compaction;
+mod definitions;
 mod file_storage;
 mod files;
 mod helpers;
+mod index;
 mod jobs;
 mod ledger;
 mod map;
@@ -28,6 +33,7 @@ mod ranges;
 mod reading;
 pub mod record_codec;
 mod recovery;
+mod scan;
 mod segment;
 mod store;
 mod tail;
@@ -86,5 +92,7 @@ impl fmt::Display for StorageError {
 
 impl std::error::Error for StorageError {}
 
+#[cfg(test)]
+mod crash_tests;
 #[cfg(test)]
 mod tests;

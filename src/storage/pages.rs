@@ -1,13 +1,16 @@
 //! Paging out: entries of long queues, in pages of an unlinked file.
 //!
-//! A page is parked, loaded and gone: loading gives the entries back to the queue.
+//! A page is parked, loaded and gone: loading gives the entries back to the queue. Pages of
+//! recovered queues are not in the file, they name a part of a segment's index.
 
 use std::sync::{Arc, OnceLock};
 
 use hashbrown::HashMap;
 
 use super::files::Storage;
+use super::index::Run;
 use super::jobs::Job;
+use crate::broker::record::QueueId;
 use crate::message::Entry;
 
 /// Most entries of one page.
@@ -16,6 +19,17 @@ pub const PAGE_ENTRIES_MAX: usize = 512;
 /// Names a page of parked entries. Never reused while the process lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PageId(pub u64);
+
+/// Entries of `queue` in `segment` with these sequences.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct IndexPart {
+    pub(super) queue: QueueId,
+    pub(super) segment: u32,
+    pub(super) first: u64,
+    pub(super) last: u64,
+    /// Where the entries lie, unless the segment was rewritten since.
+    pub(super) run: Run,
+}
 
 #[derive(Debug)]
 enum State {
@@ -30,8 +44,10 @@ enum State {
         crc: u32,
         count: u32,
     },
+    Indexed(IndexPart),
     Reading {
         slot: Option<u32>,
+        part: Option<IndexPart>,
         /// What to do when the entries are there.
         then: Then,
     },
@@ -109,6 +125,11 @@ impl<S: Storage> Pages<S> {
         (page, job)
     }
 
+    /// Takes in a page that lies in the index of a segment.
+    pub(super) fn park_indexed(&mut self, part: IndexPart) -> PageId {
+        self.insert(State::Indexed(part))
+    }
+
     /// The file took the page, or had no room.
     pub(super) fn written(&mut self, page: u64, crc: u32, written: bool) {
         if let Some(state) = self.pages.get_mut(&page)
@@ -174,6 +195,7 @@ impl<S: Storage> Pages<S> {
             Some(State::Out { slot, crc, count }) => {
                 let state = State::Reading {
                     slot: Some(slot),
+                    part: None,
                     then: wish,
                 };
                 self.pages.insert(page.0, state);
@@ -186,8 +208,22 @@ impl<S: Storage> Pages<S> {
                 };
                 (None, Some(job))
             }
-            Some(State::Reading { slot, .. }) => {
-                let state = State::Reading { slot, then: wish };
+            Some(State::Indexed(part)) => {
+                let state = State::Reading {
+                    slot: None,
+                    part: Some(part),
+                    then: wish,
+                };
+                self.pages.insert(page.0, state);
+                let job = Job::ReadIndexPart { page: page.0, part };
+                (None, Some(job))
+            }
+            Some(State::Reading { slot, part, .. }) => {
+                let state = State::Reading {
+                    slot,
+                    part,
+                    then: wish,
+                };
                 self.pages.insert(page.0, state);
                 (None, None)
             }
@@ -201,14 +237,23 @@ impl<S: Storage> Pages<S> {
             Some(State::Memory { slot, .. } | State::Out { slot, .. }) => {
                 self.free_slots.push(slot);
             }
-            Some(State::Reading { slot, .. }) => {
+            Some(State::Reading { slot, part, .. }) => {
                 let state = State::Reading {
                     slot,
+                    part,
                     then: Then::Drop,
                 };
                 self.pages.insert(page.0, state);
             }
-            Some(State::Loaded(_)) | None => {}
+            Some(State::Loaded(_) | State::Indexed(_)) | None => {}
+        }
+    }
+
+    /// The part of an index that page `page` stands for, while it is being read.
+    pub(super) fn part_of(&self, page: u64) -> Option<IndexPart> {
+        match self.pages.get(&page)? {
+            State::Reading { part, .. } => *part,
+            _ => None,
         }
     }
 

@@ -77,7 +77,7 @@ impl RecordKind {
 }
 
 /// The random number of a segment that both checksums of its records start from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Seed(pub u64);
 
 impl Seed {
@@ -559,11 +559,13 @@ impl SegmentHeader {
         into[second..second + SEGMENT_HEADER_OCTETS].copy_from_slice(&copy);
     }
 
-    /// Reads the header from the start of a segment, from the first copy that checks.
-    pub fn decode(octets: &[u8]) -> Option<Self> {
+    /// Reads the header of segment `number` from the start of its file, from the first copy that
+    /// checks and names it. A recycled file whose new header was torn may hold an old one beside it.
+    pub fn decode(octets: &[u8], number: u32) -> Option<Self> {
         [0, SEGMENT_HEADER_COPY].iter().find_map(|&at| {
             let copy = octets.get(at..at + SEGMENT_HEADER_OCTETS)?;
-            if copy[..8] != SEGMENT_MAGIC || u32_at(copy, 60)? != crc32fast::hash(&copy[..60]) {
+            let named = copy[..8] == SEGMENT_MAGIC && u32_at(copy, 12)? == number;
+            if !named || u32_at(copy, 60)? != crc32fast::hash(&copy[..60]) {
                 return None;
             }
             Some(SegmentHeader {
@@ -721,9 +723,10 @@ mod tests {
             for bit in 0..SEGMENT_HEADER_OCTETS * 8 {
                 let mut damaged = octets.clone();
                 damaged[lost + bit / 8] ^= 1 << (bit % 8);
-                assert_eq!(SegmentHeader::decode(&damaged), Some(header));
+                assert_eq!(SegmentHeader::decode(&damaged, 7), Some(header));
             }
         }
-        assert_eq!(SegmentHeader::decode(&[0; 1024]), None);
+        assert_eq!(SegmentHeader::decode(&[0; 1024], 0), None);
+        assert_eq!(SegmentHeader::decode(&octets, 8), None);
     }
 }

@@ -8,6 +8,7 @@ use hashbrown::HashMap;
 
 use super::StorageError;
 use super::arena::{Arena, Spill};
+use super::background::{Checkpointing, Compacting};
 use super::files::Storage;
 use super::jobs::{
     Answer, AnswerKind, DefinitionsWrite, FlushJob, Helpers, Job, KeeperJob, PreparedFile,
@@ -101,7 +102,7 @@ const BATCH_US: u64 = 500;
 /// After so long without records the last flush is marked as stable and memory is given back.
 const IDLE_US: u64 = 250_000;
 /// How often what failed for lack of space is tried again.
-const RETRY_US: u64 = 1_000_000;
+pub(super) const RETRY_US: u64 = 1_000_000;
 /// How often free space is looked at.
 const FREE_SPACE_US: u64 = 5_000_000;
 /// A segment that was full sooner than this is followed by a larger one.
@@ -119,7 +120,6 @@ const SETTLEMENTS_MAX: usize = 4096;
 /// latest.
 #[derive(Debug)]
 pub struct Store<S: Storage> {
-    pub(super) storage: S,
     pub(super) config: StoreConfig,
     pub(super) random: u64,
     pub(super) now: Now,
@@ -146,7 +146,7 @@ pub struct Store<S: Storage> {
     /// Names of dead segments that may be used again.
     pub(super) recyclable: Vec<String>,
     /// Preparing failed for lack of space; it is tried again at this moment.
-    retry_at: Option<Deadline>,
+    pub(super) retry_at: Option<Deadline>,
     free_space_at: Deadline,
     disk_full: bool,
     disk_low: bool,
@@ -171,6 +171,22 @@ pub struct Store<S: Storage> {
     last_batch_octets: usize,
     idle_at: Option<Deadline>,
 
+    /// Records up to this number are covered by the checkpoint.
+    pub(super) covered_lsn: u64,
+    pub(super) checkpoint_wanted: bool,
+    pub(super) checkpointing: Option<Checkpointing>,
+    /// Octets of the checkpoint that was written last.
+    pub(super) checkpoint_octets: u64,
+    /// Octets of segments that were filled since then.
+    pub(super) sealed_octets: u64,
+    /// Segments that became dead since the last checkpoint began.
+    pub(super) dead_segments: u32,
+    /// Segments that may be worth rewriting.
+    pub(super) candidates: VecDeque<u32>,
+    pub(super) compacting: Option<Compacting>,
+    /// Batches are handed over without regard to load.
+    pub(super) hurry: bool,
+
     pub(super) jobs: VecDeque<Job<S>>,
     pub(super) events: VecDeque<Event>,
     pub(super) failed: Option<StorageError>,
@@ -192,6 +208,8 @@ pub struct Counters {
     pub cold_reads: u64,
     /// Messages that could not be read.
     pub lost: u64,
+    /// Checkpoints that took their place.
+    pub checkpoints: u64,
     /// Segments that were rewritten.
     pub compacted: u64,
     /// Segments that were dead and given back.
@@ -233,10 +251,9 @@ pub(super) struct Definitions<S: Storage> {
 
 impl<S: Storage> Store<S> {
     /// A store without anything in it.
-    pub(super) fn empty(storage: S, config: StoreConfig, now: Now, random: u64) -> Self {
+    pub(super) fn empty(config: StoreConfig, now: Now, random: u64) -> Self {
         let arena = Arena::new(config.arena_octets_max, config.spill_file_octets);
         let mut store = Store {
-            storage,
             random,
             now,
             next_lsn: 1,
@@ -277,6 +294,15 @@ impl<S: Storage> Store<S> {
             batch_since: None,
             last_batch_octets: 0,
             idle_at: None,
+            covered_lsn: 0,
+            checkpoint_wanted: false,
+            checkpointing: None,
+            checkpoint_octets: 0,
+            sealed_octets: 0,
+            dead_segments: 0,
+            candidates: VecDeque::new(),
+            compacting: None,
+            hurry: false,
             jobs: VecDeque::new(),
             events: VecDeque::new(),
             failed: None,
@@ -611,6 +637,7 @@ impl<S: Storage> Store<S> {
             self.free_space_at = now.after_us(FREE_SPACE_US);
             self.jobs.push_back(Job::FreeSpace);
         }
+        self.background(now);
         if self.in_flight.is_none() && self.batch_is_due(now) && self.files_are_ready() {
             self.hand_over(helpers);
         }
@@ -621,7 +648,8 @@ impl<S: Storage> Store<S> {
 
     fn batch_is_due(&self, now: Now) -> bool {
         self.has_new()
-            && (self.last_batch_octets < BUSY_BATCH_OCTETS
+            && (self.hurry
+                || self.last_batch_octets < BUSY_BATCH_OCTETS
                 || self.tail.unflushed_octets() >= BATCH_OCTETS
                 || self
                     .batch_since
@@ -730,6 +758,15 @@ impl<S: Storage> Store<S> {
                 self.pages.written(page, crc, result.is_ok());
             }
             AnswerKind::PageRead { page, result } => self.page_read(page, result),
+            AnswerKind::Indexed { number, result } => self.segment_indexed(number, result),
+            AnswerKind::CheckpointWritten(result) => self.checkpoint_written(result),
+            AnswerKind::Compacted { number, result } => self.compacted(number, result),
+            AnswerKind::Removed(result) => {
+                if let Err(error) = result {
+                    let line = format!("cannot remove a file that is not needed: {error}");
+                    self.events.push_back(Event::Damage(line));
+                }
+            }
             AnswerKind::FreeSpace(result) => {
                 let low = |octets| octets < self.config.disk_free_octets_min;
                 self.disk_low = result.is_ok_and(low);
@@ -773,9 +810,8 @@ impl<S: Storage> Store<S> {
             if segment.last_lsn > flushed_lsn {
                 break;
             }
-            segment.stage = Stage::Written;
-            segment.file = None;
             self.sealed.pop_front();
+            self.segment_written(number);
         }
     }
 
@@ -822,6 +858,17 @@ impl<S: Storage> Store<S> {
     }
 
     fn page_read(&mut self, page: u64, result: io::Result<Vec<Entry>>) {
+        let part = self.pages.part_of(page);
+        let result = match (part, result) {
+            (Some(part), Ok(entries)) => Ok(self.revive(part.queue, entries)),
+            (Some(part), Err(error)) => {
+                let name = segment_name(part.segment);
+                let line = format!("{name}: entries of a queue cannot be read: {error}");
+                self.events.push_back(Event::Damage(line));
+                Ok(Vec::new())
+            }
+            (None, result) => result,
+        };
         match result {
             Ok(entries) => match self.pages.arrived(page, entries) {
                 Arrived::Loaded => self.events.push_back(Event::PageLoaded(PageId(page))),
@@ -835,6 +882,37 @@ impl<S: Storage> Store<S> {
             // The log still has what the page held: a restart brings it back.
             Err(error) => self.fail(StorageError::new("cannot read", "the page file", &error)),
         }
+    }
+
+    /// Entries of a recovered queue as the queue wants them: without those that are settled.
+    fn revive(&mut self, queue: QueueId, mut entries: Vec<Entry>) -> Vec<Entry> {
+        let Some(ledger) = self.ledgers.get_mut(queue) else {
+            return Vec::new();
+        };
+        entries.retain(|entry| !ledger.settled.contains(entry.sequence()));
+        for entry in &mut entries {
+            if ledger
+                .redelivered_up_to
+                .is_some_and(|up_to| entry.sequence() <= up_to)
+            {
+                *entry = entry.with(Entry::REDELIVERED);
+            }
+        }
+        entries
+    }
+
+    /// Takes over what the definitions file says.
+    pub(super) fn definitions_found(
+        &mut self,
+        file: S::File,
+        found: &super::definitions::Definitions,
+    ) {
+        // A store that is being opened has set nothing yet.
+        let _ = self.definitions.file.set(file);
+        self.definitions.seed = found.seed;
+        self.definitions.next_lsn = found.next_lsn;
+        self.definitions.flushed_lsn = found.next_lsn - 1;
+        self.definitions.end = found.end;
     }
 
     /// Notes whether new space could be had.
@@ -1047,6 +1125,9 @@ impl<S: Storage> Store<S> {
     fn release_logged(&mut self, number: u32, entries: u64, share: u64) {
         if let Some(segment) = self.segments.get_mut(number) {
             segment.release(entries, share);
+            if segment.live_entries == 0 || segment.worth_a_look() {
+                self.consider(number);
+            }
         }
     }
 
@@ -1056,6 +1137,7 @@ impl<S: Storage> Store<S> {
             if let Some(segment) = self.segments.get_mut(number) {
                 let share = segment.live_share / segment.live_entries.max(1) * entries;
                 segment.release(entries, share);
+                self.consider(number);
             }
         }
     }
@@ -1111,7 +1193,7 @@ impl<S: Storage> Definitions<S> {
 }
 
 /// Sorts ranges by queue and sequence and joins those that touch.
-fn merge(ranges: &mut Vec<(QueueId, u64, u64)>) {
+pub(super) fn merge(ranges: &mut Vec<(QueueId, u64, u64)>) {
     if ranges.len() < 2 {
         return;
     }
@@ -1131,7 +1213,7 @@ fn merge(ranges: &mut Vec<(QueueId, u64, u64)>) {
 }
 
 /// Whether an error says that there is no room.
-fn is_full(error: &io::Error) -> bool {
+pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded

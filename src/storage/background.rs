@@ -1,0 +1,420 @@
+//! What the store does besides: indexes of sealed segments, checkpoints, compaction, and giving
+//! dead segments back.
+
+use std::io;
+
+use super::checkpoint::{Encoder, Head};
+use super::compaction::{Liveness, Rewritten};
+use super::files::Storage;
+use super::jobs::{Helpers, Job, KeeperJob};
+use super::planted::{Fault, planted};
+use super::record_codec::Seed;
+use super::segment::{Stage, index_name, segment_name};
+use super::store::{Event, RETRY_US, Store, is_full};
+use crate::broker::record::QueueId;
+use crate::clock::Now;
+
+/// Queues that a checkpoint takes in one turn.
+const QUEUES_A_TURN: usize = 256;
+/// Ranges of settled sequences that a checkpoint takes in one turn, unless one queue has more.
+const RANGES_A_TURN: usize = 8192;
+/// Dead segments that are kept for reuse.
+const RECYCLABLE_MAX: usize = 2;
+
+/// A checkpoint on its way.
+#[derive(Debug)]
+pub(super) struct Checkpointing {
+    covers_lsn: u64,
+    /// Segments that it leaves out, to be given back when it is in its place.
+    dead: Vec<u32>,
+    stage: CheckpointStage,
+}
+
+#[derive(Debug)]
+enum CheckpointStage {
+    /// Queues from this slot on are still to be taken.
+    Taking { encoder: Encoder, slot: usize },
+    /// All are taken; what they may reflect is not yet on stable storage.
+    Waiting { octets: Vec<u8>, end_lsn: u64 },
+    /// With the keeper.
+    Writing { octets: u64 },
+}
+
+/// A compaction that waits for the settlements it counts on.
+#[derive(Debug)]
+pub(super) struct Compacting {
+    number: u32,
+    /// `None` when the keeper has it.
+    liveness: Option<Liveness>,
+    after_lsn: u64,
+}
+
+impl<S: Storage> Store<S> {
+    /// Takes a checkpoint soon: before a clean stop, so that the next start has less to do.
+    pub fn checkpoint(&mut self) {
+        self.checkpoint_wanted = true;
+    }
+
+    /// Whether a checkpoint is wanted or on its way.
+    pub fn checkpoint_pending(&self) -> bool {
+        self.checkpoint_wanted || self.checkpointing.is_some()
+    }
+
+    /// Whether everything is on stable storage and no checkpoint is on its way: the moment to stop.
+    pub fn is_at_rest(&self) -> bool {
+        self.failed.is_some() || (self.flushed() >= self.batch() && !self.checkpoint_pending())
+    }
+
+    /// Called when a store was filled with what its files say.
+    pub(super) fn after_recovery(&mut self) {
+        for number in self.segments.numbers() {
+            self.consider(number);
+        }
+        self.remove_superfluous();
+        self.prepare_next();
+    }
+
+    /// Puts a segment on the list of those that may go or be rewritten, if it is one.
+    #[inline]
+    pub(super) fn consider(&mut self, number: u32) {
+        let Some(segment) = self.segments.get_mut(number) else {
+            return;
+        };
+        if segment.stage != Stage::Indexed || segment.candidate || segment.compacting {
+            return;
+        }
+        if segment.live_entries == 0 {
+            segment.candidate = true;
+            self.dead_segments += 1;
+        } else if segment.worth_a_look() {
+            segment.candidate = true;
+            self.candidates.push_back(number);
+        }
+    }
+
+    /// One turn's share of all that is not urgent.
+    pub(super) fn background(&mut self, now: Now) {
+        self.next_checkpoint();
+        self.next_compaction(now);
+    }
+
+    // ---- indexes --------------------------------------------------------------------------
+
+    pub(super) fn segment_written(&mut self, number: u32) {
+        if let Some(segment) = self.segments.get_mut(number) {
+            segment.stage = Stage::Written;
+            // The keeper reads it through the map, as everybody does from now on.
+            segment.file = None;
+            self.jobs.push_back(Job::Index {
+                number,
+                used: segment.used,
+            });
+        }
+        self.sealed_octets += self.segments.get(number).map_or(0, |segment| segment.used);
+    }
+
+    pub(super) fn segment_indexed(&mut self, number: u32, result: io::Result<Vec<String>>) {
+        match result {
+            Ok(damage) => self.events.extend(damage.into_iter().map(Event::Damage)),
+            // The next start reads the segment itself.
+            Err(error) => log::debug!("no index for {}: {error}", segment_name(number)),
+        }
+        if let Some(segment) = self.segments.get_mut(number) {
+            segment.stage = Stage::Indexed;
+        }
+        self.consider(number);
+    }
+
+    // ---- checkpoints ----------------------------------------------------------------------
+
+    fn checkpoint_is_due(&self) -> bool {
+        self.checkpoint_wanted
+            || self.dead_segments > 0
+            || (self.sealed_octets > 0 && self.sealed_octets > 4 * self.checkpoint_octets)
+    }
+
+    fn next_checkpoint(&mut self) {
+        match &mut self.checkpointing {
+            None => {
+                if self.checkpoint_is_due() && self.retry_at.is_none() {
+                    self.begin_checkpoint();
+                }
+            }
+            Some(Checkpointing {
+                stage: CheckpointStage::Waiting { octets, end_lsn },
+                ..
+            }) => {
+                if self.flushed_lsn >= *end_lsn || planted(Fault::CheckpointBeforeFlush) {
+                    let octets = std::mem::take(octets);
+                    self.write_checkpoint(octets);
+                }
+            }
+            Some(Checkpointing {
+                stage: CheckpointStage::Taking { .. },
+                ..
+            }) => self.take_queues(),
+            Some(_) => {}
+        }
+    }
+
+    fn begin_checkpoint(&mut self) {
+        self.checkpoint_wanted = false;
+        self.sealed_octets = 0;
+        let covers_lsn = self.next_lsn - 1;
+        let seed = Seed(self.next_random());
+        let (mut dead, mut kept) = (Vec::new(), Vec::new());
+        let filling = self.filling.map(|filling| filling.number);
+        for number in self.segments.numbers() {
+            let Some(segment) = self.segments.get(number) else {
+                continue;
+            };
+            let gone = segment.live_entries == 0
+                && segment.stage == Stage::Indexed
+                && !segment.compacting
+                && Some(number) != filling;
+            if gone {
+                dead.push(number);
+            } else {
+                kept.push((number, segment.first_lsn));
+            }
+        }
+        self.dead_segments = 0;
+        let head = Head {
+            covers_lsn,
+            stable_lsn: self.flushed_lsn,
+            next_number: self.next_number,
+            queue_id_next: self.ledgers.id_next,
+        };
+        self.checkpointing = Some(Checkpointing {
+            covers_lsn,
+            dead,
+            stage: CheckpointStage::Taking {
+                encoder: Encoder::new(seed, head, &kept),
+                slot: 0,
+            },
+        });
+        self.take_queues();
+    }
+
+    fn take_queues(&mut self) {
+        let Some(Checkpointing { stage, .. }) = &mut self.checkpointing else {
+            return;
+        };
+        let CheckpointStage::Taking { encoder, slot } = stage else {
+            return;
+        };
+        let (mut queues, mut ranges) = (Vec::new(), 0);
+        let mut done = true;
+        for (index, queue, ledger) in self.ledgers.iter_from(*slot) {
+            if queues.len() >= QUEUES_A_TURN || ranges >= RANGES_A_TURN {
+                *slot = index;
+                done = false;
+                break;
+            }
+            ranges += ledger.settled.ranges();
+            queues.push((queue, ledger));
+        }
+        if !queues.is_empty() {
+            encoder.queues(&queues);
+        }
+        if done {
+            let empty = Encoder::new(Seed(0), Head::default(), &[]);
+            let encoder = std::mem::replace(encoder, empty);
+            *stage = CheckpointStage::Waiting {
+                octets: encoder.finish(),
+                // Whatever the queues reflect has a number below the next, once this turn's
+                // settlements are written.
+                end_lsn: self.next_lsn - 1,
+            };
+        }
+    }
+
+    fn write_checkpoint(&mut self, octets: Vec<u8>) {
+        if let Some(checkpointing) = &mut self.checkpointing {
+            checkpointing.stage = CheckpointStage::Writing {
+                octets: octets.len() as u64,
+            };
+            if planted(Fault::RecycleEarly) {
+                let dead = std::mem::take(&mut checkpointing.dead);
+                self.retire(&dead);
+            }
+            self.jobs.push_back(Job::Checkpoint { octets });
+        }
+    }
+
+    pub(super) fn checkpoint_written(&mut self, result: io::Result<()>) {
+        let Some(checkpointing) = self.checkpointing.take() else {
+            return;
+        };
+        match result {
+            Ok(()) => {
+                self.covered_lsn = checkpointing.covers_lsn;
+                if let CheckpointStage::Writing { octets } = checkpointing.stage {
+                    self.checkpoint_octets = octets;
+                }
+                self.counters.checkpoints += 1;
+                self.retire(&checkpointing.dead);
+            }
+            Err(error) => {
+                // The one before still holds; nothing was given back.
+                if !is_full(&error) {
+                    let line = format!("cannot write a checkpoint: {error}");
+                    self.events.push_back(Event::Damage(line));
+                }
+                self.checkpoint_wanted = true;
+                self.retry_at = Some(self.now.after_us(RETRY_US));
+            }
+        }
+    }
+
+    /// Gives dead segments back: a checkpoint that does not name them is in its place.
+    fn retire(&mut self, dead: &[u32]) {
+        for &number in dead {
+            let Some(segment) = self.segments.remove(number) else {
+                continue;
+            };
+            self.counters.retired += 1;
+            let mut names = vec![index_name(number)];
+            let useful = segment.octets >= self.config.segment_octets_min
+                && segment.rewritten == 0
+                && self.recyclable.len() < RECYCLABLE_MAX;
+            if useful {
+                self.recyclable.push(segment_name(number));
+            } else {
+                names.push(segment_name(number));
+            }
+            self.jobs.push_back(Job::Remove {
+                names,
+                map: segment.map,
+            });
+        }
+    }
+
+    /// Removes files beyond those that are kept for reuse.
+    fn remove_superfluous(&mut self) {
+        if self.recyclable.len() > RECYCLABLE_MAX {
+            let names = self.recyclable.split_off(RECYCLABLE_MAX);
+            self.jobs.push_back(Job::Remove { names, map: None });
+        }
+    }
+
+    // ---- compaction -----------------------------------------------------------------------
+
+    fn next_compaction(&mut self, now: Now) {
+        if let Some(compacting) = &mut self.compacting {
+            if compacting.after_lsn <= self.flushed_lsn
+                && let Some(liveness) = compacting.liveness.take()
+            {
+                self.jobs.push_back(Job::Compact {
+                    number: compacting.number,
+                    liveness,
+                });
+            }
+            return;
+        }
+        if self.candidates.is_empty() || self.retry_at.is_some_and(|retry| !retry.is_due(now)) {
+            return;
+        }
+        for _ in 0..self.candidates.len() {
+            let Some(number) = self.candidates.pop_front() else {
+                return;
+            };
+            let covered_lsn = self.covered_lsn;
+            let Some(segment) = self.segments.get_mut(number) else {
+                continue;
+            };
+            if segment.live_entries == 0 || !segment.worth_a_look() {
+                segment.candidate = false;
+                self.consider(number);
+                continue;
+            }
+            if segment.last_lsn > covered_lsn || segment.stage != Stage::Indexed {
+                self.checkpoint_wanted |= segment.last_lsn > covered_lsn;
+                self.candidates.push_back(number);
+                continue;
+            }
+            segment.candidate = false;
+            segment.compacting = true;
+            segment.settled_since_look = 0;
+            self.begin_compaction(number);
+            return;
+        }
+    }
+
+    fn begin_compaction(&mut self, number: u32) {
+        let mut settled: Vec<(QueueId, Vec<(u64, u64)>)> = Vec::new();
+        for (_, queue, ledger) in self.ledgers.iter_from(0) {
+            if let Some((first, last)) = ledger.part_in(number) {
+                settled.push((queue, ledger.settled.ranges_in(first, last)));
+            }
+        }
+        settled.sort_unstable_by_key(|(queue, _)| *queue);
+        let unlogged = self
+            .segments
+            .get(number)
+            .map_or(&[][..], |segment| &segment.unlogged);
+        let unlogged = unlogged.iter().map(|(place, _)| *place).collect();
+        self.compacting = Some(Compacting {
+            number,
+            liveness: Some(Liveness { settled, unlogged }),
+            // This turn's settlements are records already: the commit wrote them.
+            after_lsn: self.next_lsn - 1,
+        });
+    }
+
+    pub(super) fn compacted(&mut self, number: u32, result: io::Result<Option<Rewritten<S>>>) {
+        self.compacting = None;
+        let now_s = self.now_s();
+        let Some(segment) = self.segments.get_mut(number) else {
+            return;
+        };
+        segment.compacting = false;
+        match result {
+            Ok(Some(rewritten)) => {
+                let old = segment.map.replace(rewritten.map);
+                segment.table = Some(rewritten.table);
+                segment.octets = rewritten.octets;
+                segment.used = rewritten.records_end;
+                segment.rewritten = rewritten.rewritten;
+                segment.warmth = super::segment::Warmth::default();
+                segment.warmth.warm(0, segment.used.max(1), now_s);
+                segment.settled_since_look = 0;
+                self.counters.compacted += 1;
+                if rewritten.lost > 0 {
+                    let name = segment_name(number);
+                    let lost = rewritten.lost;
+                    let line = format!("{name}: the headers of {lost} messages are damaged");
+                    self.events.push_back(Event::Damage(line));
+                }
+                // Unmapping takes as long as the map is large: not the loop's business.
+                self.jobs.push_back(Job::Remove {
+                    names: Vec::new(),
+                    map: old,
+                });
+            }
+            Ok(None) => {}
+            Err(error) => {
+                // The old file is still in its place; more settlements bring the next look.
+                if is_full(&error) {
+                    self.retry_at = Some(self.now.after_us(RETRY_US));
+                } else {
+                    let name = segment_name(number);
+                    let line = format!("{name}: cannot be rewritten: {error}");
+                    self.events.push_back(Event::Damage(line));
+                }
+            }
+        }
+        self.consider(number);
+    }
+
+    /// Runs what is left and the last batch before a clean stop: hands everything out that waits,
+    /// without regard to load.
+    pub fn commit_all(&mut self, now: Now, helpers: &mut impl Helpers<S>) {
+        self.hurry = true;
+        self.commit(now, helpers);
+        while let Some(job) = self.jobs.pop_front() {
+            helpers.keep(KeeperJob(job));
+        }
+        self.hurry = false;
+    }
+}

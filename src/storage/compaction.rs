@@ -1,0 +1,301 @@
+//! Rewriting a segment of which less than half is needed, to the same number and order.
+//!
+//! The live records are copied as they are into a new file; a table behind them tells for each
+//! place as first written where the record lies now, so no entry of a queue changes. The file is
+//! synced and renamed over the old one. Only segments that a checkpoint covers are rewritten, so
+//! what they say of settlements and permissions need not be kept, and only settlements that are on
+//! stable storage count, so that no crash finds a message gone and its settlement lost.
+
+use std::io;
+use std::sync::Arc;
+
+use super::files::{Map, Storage, read_exact_at, write_all_at};
+use super::index::{self, Index};
+use super::planted::{Fault, planted};
+use super::record_codec::{HEADER_OCTETS, RecordHeader, SEGMENT_START, SegmentHeader, u32_at};
+use super::scan::{Scope, Summary};
+use super::segment::{index_name, segment_name};
+use crate::broker::record::QueueId;
+
+/// Octets of one entry of the table: place as first written (4), place now (4).
+const TABLE_OCTETS: usize = 8;
+/// Octets that are written at a time.
+const CHUNK_OCTETS: usize = 256 << 10;
+/// Behind the name of a segment: the file that will take its place.
+pub(super) const NEW_SUFFIX: &str = ".new";
+
+/// (place as first written, place now), ascending in both.
+pub(super) type Table = Vec<(u32, u32)>;
+
+/// What is known of the entries of a segment when it is looked at.
+#[derive(Debug)]
+pub(super) struct Liveness {
+    /// Per queue the sequences that are settled, as far as they may lie in the segment; ascending by
+    /// queue. A queue that is not here is gone.
+    pub(super) settled: Vec<(QueueId, Vec<(u64, u64)>)>,
+    /// Places that entries need which the log does not know; ascending.
+    pub(super) unlogged: Vec<u32>,
+}
+
+impl Liveness {
+    fn is_settled(&self, queue: QueueId, sequence: u64) -> bool {
+        let Ok(at) = self.settled.binary_search_by_key(&queue, |pair| pair.0) else {
+            return true;
+        };
+        let ranges = &self.settled[at].1;
+        let after = ranges.partition_point(|range| range.0 <= sequence);
+        after > 0 && sequence <= ranges[after - 1].1
+    }
+}
+
+/// A segment as it was rewritten.
+pub(super) struct Rewritten<S: Storage> {
+    pub(super) table: Arc<Table>,
+    pub(super) map: Arc<S::Map>,
+    pub(super) octets: u64,
+    pub(super) records_end: u64,
+    pub(super) rewritten: u64,
+    /// Live records whose header is damaged; they are gone.
+    pub(super) lost: u64,
+}
+
+/// Reads the header of a segment.
+pub(super) fn read_header<S: Storage>(
+    storage: &S,
+    file: &S::File,
+    number: u32,
+) -> io::Result<SegmentHeader> {
+    let mut start = vec![0; SEGMENT_START as usize];
+    read_exact_at(storage, file, 0, &mut start)?;
+    SegmentHeader::decode(&start, number).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// Reads the table of a compacted segment; `None` when it has none or it does not check.
+pub(super) fn read_table<S: Storage>(
+    storage: &S,
+    file: &S::File,
+    header: &SegmentHeader,
+) -> Option<Table> {
+    if header.rewritten == 0 {
+        return None;
+    }
+    let room = storage.octets(file).ok()?.checked_sub(header.records_end)?;
+    let octets = header.table_entries as usize * TABLE_OCTETS;
+    if octets as u64 > room {
+        return None;
+    }
+    let mut table = vec![0; octets];
+    read_exact_at(storage, file, header.records_end, &mut table).ok()?;
+    if crc32fast::hash(&table) != header.table_crc {
+        return None;
+    }
+    table
+        .chunks_exact(TABLE_OCTETS)
+        .map(|octets| Some((u32_at(octets, 0)?, u32_at(octets, 4)?)))
+        .collect()
+}
+
+/// Turns places as they are now into places as first written.
+pub(super) fn to_first_places(summary: &mut Summary, table: &Table) {
+    let first = |now: u32| {
+        let at = table.binary_search_by_key(&now, |pair| pair.1);
+        at.map_or(now, |at| table[at].0)
+    };
+    for entries in summary.queues.values_mut() {
+        for entry in entries {
+            entry.at.place = first(entry.at.place);
+        }
+    }
+    for (place, _) in &mut summary.large {
+        *place = first(*place);
+    }
+}
+
+/// The index of a segment, read or made anew.
+pub(super) fn index_of<S: Storage>(
+    storage: &S,
+    file: &S::File,
+    header: &SegmentHeader,
+) -> io::Result<Index> {
+    if let Some(index) = Index::read(storage, header) {
+        return Ok(index);
+    }
+    let map = storage.map(file, &segment_name(header.number))?;
+    let mut end = storage.octets(file)?;
+    if header.records_end > 0 {
+        end = end.min(header.records_end);
+    }
+    map.populate(0..end)?;
+    let mut scratch = Vec::new();
+    let octets = map.octets(0..end, &mut scratch)?;
+    let scope = Scope {
+        number: header.number,
+        seed: header.seed,
+        first_lsn: header.first_lsn,
+        limit_lsn: u64::MAX,
+        check_messages: false,
+        dense: header.rewritten == 0,
+    };
+    let mut summary = Summary::of(octets, scope);
+    if let Some(table) = read_table(storage, file, header) {
+        to_first_places(&mut summary, &table);
+    }
+    let (index, written) = index::write(storage, header, summary);
+    written.map(|()| index)
+}
+
+/// Does `work` with the index of a segment, with one made anew when its entries do not check.
+pub(super) fn with_index<S: Storage, T>(
+    storage: &S,
+    file: &S::File,
+    header: &SegmentHeader,
+    mut work: impl FnMut(&Index) -> io::Result<T>,
+) -> io::Result<T> {
+    let index = index_of(storage, file, header)?;
+    match work(&index) {
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
+            ) =>
+        {
+            storage.remove(&index_name(header.number))?;
+            work(&index_of(storage, file, header)?)
+        }
+        other => other,
+    }
+}
+
+/// Looks at segment `number` and rewrites it if that frees at least half of its file. `None` when it
+/// does not.
+pub(super) fn compact<S: Storage>(
+    storage: &S,
+    number: u32,
+    liveness: &Liveness,
+) -> io::Result<Option<Rewritten<S>>> {
+    let name = segment_name(number);
+    let file = storage.open(&name)?;
+    let header = read_header(storage, &file, number)?;
+    let (index, entries) = with_index(storage, &file, &header, |index| {
+        let entries = index.queues.iter().map(|queue| {
+            let entries = index.entries(storage, number, queue.queue, queue.first, queue.last)?;
+            Ok((queue.queue, entries))
+        });
+        let entries: io::Result<Vec<_>> = entries.collect();
+        Ok((index.clone(), entries?))
+    })?;
+    let before = read_table(storage, &file, &header);
+    let mut summary = Summary {
+        number,
+        first_lsn: index.first_lsn,
+        last_lsn: index.last_lsn,
+        stable_lsn: index.stable_lsn,
+        closes_group: true,
+        ..Summary::default()
+    };
+    let mut places = liveness.unlogged.clone();
+    for (queue, entries) in entries {
+        let live = entries
+            .iter()
+            .filter(|entry| !liveness.is_settled(queue, entry.sequence()));
+        places.extend(live.map(|entry| entry.at.place));
+        summary.queues.insert(queue, entries);
+    }
+    places.sort_unstable();
+    places.dedup();
+    if planted(Fault::CompactionDropsRecord) {
+        places.pop();
+    }
+
+    let file_octets = storage.octets(&file)?;
+    let map = storage.map(&file, &name)?;
+    let end = index.records_end;
+    map.populate(0..end.min(file_octets))?;
+    let mut scratch = Vec::new();
+    let mut copies = Vec::with_capacity(places.len());
+    let (mut next, mut lost) = (SEGMENT_START, 0);
+    for place in places {
+        let offset = match &before {
+            None => u64::from(place) * 8,
+            Some(table) => match table.binary_search_by_key(&place, |pair| pair.0) {
+                Ok(at) => u64::from(table[at].1) * 8,
+                Err(_) => continue,
+            },
+        };
+        let head = map.octets(offset..offset + HEADER_OCTETS as u64, &mut scratch);
+        let header = head
+            .ok()
+            .and_then(|octets| RecordHeader::decode(octets, header.seed))
+            .filter(|header| offset + header.record_octets() <= end);
+        let Some(record) = header else {
+            // Without its header nobody can read it; the entry will be told that it is lost.
+            lost += 1;
+            continue;
+        };
+        copies.push((place, offset, record.record_octets(), next));
+        next += record.record_octets();
+    }
+    let octets = next + (copies.len() * TABLE_OCTETS) as u64;
+    if octets * 2 > file_octets {
+        return Ok(None);
+    }
+    let table: Table = copies
+        .iter()
+        .map(|&(place, _, _, now)| (place, (now / 8) as u32))
+        .collect();
+    let table_octets: Vec<u8> = table
+        .iter()
+        .flat_map(|(place, now)| [place.to_be_bytes(), now.to_be_bytes()])
+        .flatten()
+        .collect();
+    let header = SegmentHeader {
+        records_end: next,
+        table_entries: table.len() as u32,
+        table_crc: crc32fast::hash(&table_octets),
+        rewritten: header.rewritten + 1,
+        ..header
+    };
+    let new_name = format!("{name}{NEW_SUFFIX}");
+    let new = storage.create(&new_name, 0)?;
+    let mut chunk = Vec::new();
+    header.encode(&mut chunk);
+    let mut written = 0;
+    for &(_, offset, record_octets, _) in &copies {
+        chunk.extend_from_slice(map.octets(offset..offset + record_octets, &mut scratch)?);
+        if chunk.len() >= CHUNK_OCTETS {
+            write_all_at(storage, &new, written, &chunk)?;
+            written += chunk.len() as u64;
+            chunk.clear();
+        }
+    }
+    chunk.extend_from_slice(&table_octets);
+    write_all_at(storage, &new, written, &chunk)?;
+    storage.sync(&new)?;
+    storage.rename(&new_name, &name)?;
+    storage.sync_dir()?;
+
+    for entries in summary.queues.values_mut() {
+        entries.retain(|entry| {
+            let place = table.binary_search_by_key(&entry.at.place, |pair| pair.0);
+            place.is_ok()
+        });
+    }
+    summary.queues.retain(|_, entries| !entries.is_empty());
+    summary.large = index.large;
+    summary
+        .large
+        .retain(|(place, _)| table.binary_search_by_key(place, |pair| pair.0).is_ok());
+    summary.end = next;
+    // Without an index the next start reads the segment itself.
+    if let (_, Err(error)) = index::write(storage, &header, summary) {
+        log::debug!("no index for {name}: {error}");
+    }
+    Ok(Some(Rewritten {
+        table: Arc::new(table),
+        map: Arc::new(storage.map(&new, &name)?),
+        octets,
+        records_end: next,
+        rewritten: header.rewritten,
+        lost,
+    }))
+}
