@@ -71,8 +71,20 @@ pub enum AdminCommand<'a> {
     },
     /// As `queue.bind` or `exchange.bind`.
     Bind(Binding<'a>),
-    /// As `queue.unbind` or `exchange.unbind`.
-    Unbind(Binding<'a>),
+    /// As `queue.unbind` or `exchange.unbind`, for the binding whose [`super::properties_key`] is
+    /// this; [`AdminError::NotFound`] when there is none.
+    Unbind {
+        /// Virtual host of both ends.
+        vhost: &'a str,
+        /// The exchange it leads from.
+        source: &'a [u8],
+        /// What it leads to.
+        destination: &'a [u8],
+        /// What kind of thing that is.
+        destination_kind: DestinationKind,
+        /// The key as a client put it into a path: ask [`super::is_properties_key`].
+        properties_key: &'a str,
+    },
     /// Makes a virtual host or changes the one there is.
     PutVhost {
         /// Its name.
@@ -99,12 +111,14 @@ pub enum AdminCommand<'a> {
         name: &'a [u8],
         /// The explanation in the reply text.
         reason: &'a str,
+        /// Only if it is this user's; [`AdminError::NotFound`] otherwise.
+        only_of: Option<&'a str>,
     },
     /// Stops the server in an orderly way.
     Stop,
 }
 
-/// One binding, existing or not.
+/// A binding to be made.
 #[derive(Clone, Copy, Debug)]
 pub struct Binding<'a> {
     /// Virtual host of both ends.

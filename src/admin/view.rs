@@ -51,7 +51,7 @@ pub trait Admin {
 
     /// Does what an operator asked for. `None` means that the answer follows once it is durable:
     /// the engine then hands it out as an event for `id`, and the owner of that connection calls
-    /// `HttpConnection::answered`. A connection has one command outstanding at most; when
+    /// [`super::HttpConnection::answered`]. A connection has one command outstanding at most; when
     /// it closes, its answer is dropped.
     ///
     /// Whether the operator may do it has been checked already.

@@ -1,0 +1,669 @@
+//! Listings: rows of a table, filtered, sorted, cut into pages, rendered in slices.
+//!
+//! [`Listing::step`] does a bounded piece of work and is called until it is done; between two steps
+//! the broker goes on, rows come and go. First the rows are walked once, which yields a sort key
+//! and a cursor for each (some 40 octets, no copies of rows); these are sorted, and then each row
+//! is fetched again by its cursor and rendered. A row that went in between is left out.
+//!
+//! Beyond [`SORTED_ROWS_MAX`] rows nothing is sorted unless the request names a column: they come
+//! in the state's own order, which is the same for every page as long as nothing comes or goes.
+
+use super::json::{self, Object, QueueFields};
+use super::reply::Reply;
+use super::request::Head;
+use super::view::{Admin, Cursor, DestinationKind, Row, Scope, Table};
+use crate::auth::{UserId, Users};
+use regex::bytes::{Regex, RegexBuilder};
+use serde_json::Value;
+use std::cmp::Ordering;
+use std::io::Write as _;
+
+/// Rows that are put into the order of their names; more come as they are.
+pub(super) const SORTED_ROWS_MAX: usize = 10_000;
+/// Rows that can be sorted by a column of the request's choice.
+const WINDOW_ROWS_MAX: usize = 20_000;
+/// Rows on one page at most, as in RabbitMQ.
+const PAGE_ROWS_MAX: usize = 500;
+/// Rows of a page when the request does not say.
+const PAGE_ROWS_DEFAULT: usize = 100;
+/// Rows looked at in one step; a look costs well below a microsecond.
+const WALK_ROWS: usize = 1_024;
+/// Rows rendered in one step; one costs some microseconds.
+const RENDER_ROWS: usize = 64;
+/// Octets of a name filter's compiled expression.
+const REGEX_OCTETS_MAX: usize = 1 << 20;
+
+/// Which rows are wanted. Everything `None` is all that the viewer may see.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Filter {
+    /// Only virtual hosts that this user may open; `None` sees all.
+    pub(super) viewer: Option<UserId>,
+    /// Only this user's connections and channels.
+    pub(super) user: Option<String>,
+    /// Of this virtual host.
+    pub(super) vhost: Option<String>,
+    /// Consumers of this queue; bindings to it.
+    pub(super) queue: Option<Vec<u8>>,
+    /// Bindings from this exchange.
+    pub(super) source: Option<Vec<u8>>,
+    /// Bindings to this exchange.
+    pub(super) destination: Option<Vec<u8>>,
+    /// The binding with this key, see [`json::properties_key`].
+    pub(super) properties_key: Option<String>,
+    /// This connection, or its channels.
+    pub(super) connection: Option<String>,
+    /// The channel of this name.
+    pub(super) channel: Option<String>,
+}
+
+impl Filter {
+    fn scope(&self) -> Scope<'_> {
+        let exchange = self.source.as_ref().or(self.destination.as_ref());
+        Scope {
+            vhost: self.vhost.as_deref(),
+            queue: self.queue.as_deref(),
+            exchange: exchange.map(Vec::as_slice),
+            connection: self.connection.as_deref().map(str::as_bytes),
+        }
+    }
+
+    fn admits(&self, row: &Row<'_>, users: &Users) -> bool {
+        let same = |wanted: &Option<Vec<u8>>, name: &[u8]| {
+            wanted.as_deref().is_none_or(|wanted| wanted == name)
+        };
+        let same_text = |wanted: &Option<String>, text: &[u8]| {
+            wanted
+                .as_deref()
+                .is_none_or(|wanted| wanted.as_bytes() == text)
+        };
+        let in_vhost = |vhost: &str| {
+            same_text(&self.vhost, vhost.as_bytes())
+                && self
+                    .viewer
+                    .is_none_or(|user| users.access(user, vhost).is_some())
+        };
+        match row {
+            Row::Vhost(row) => in_vhost(row.name),
+            Row::Queue(row) => in_vhost(row.vhost),
+            Row::Exchange(row) => in_vhost(row.vhost),
+            Row::Binding(row) => {
+                let is_queue = row.destination_kind == DestinationKind::Queue;
+                in_vhost(row.vhost)
+                    && same(&self.source, row.source)
+                    && (self.queue.is_none() || is_queue && same(&self.queue, row.destination))
+                    && (self.destination.is_none()
+                        || !is_queue && same(&self.destination, row.destination))
+                    && self.properties_key.as_deref().is_none_or(|wanted| {
+                        json::is_properties_key(wanted, row.routing_key, row.arguments)
+                    })
+            }
+            // Before a connection opened a virtual host, only its own user and monitors see it.
+            Row::Connection(row) => {
+                (row.vhost.is_empty() && self.vhost.is_none() || in_vhost(row.vhost))
+                    && same_text(&self.user, row.user.as_bytes())
+                    && same_text(&self.connection, row.name.name)
+            }
+            Row::Channel(row) => {
+                in_vhost(row.vhost)
+                    && same_text(&self.user, row.user.as_bytes())
+                    && same_text(&self.connection, row.connection.name)
+                    && self.channel.as_deref().is_none_or(|channel| {
+                        channel == json::channel_name(row.connection, row.number)
+                    })
+            }
+            Row::Consumer(row) => in_vhost(row.vhost) && same(&self.queue, row.queue),
+        }
+    }
+}
+
+/// The name that `name=` looks at.
+fn name_of<'a>(row: &Row<'a>) -> Option<&'a [u8]> {
+    match row {
+        Row::Vhost(row) => Some(row.name.as_bytes()),
+        Row::Queue(row) => Some(row.name),
+        Row::Exchange(row) => Some(row.name),
+        Row::Connection(row) => Some(row.name.name),
+        Row::Channel(row) => Some(row.connection.name),
+        Row::Binding(_) | Row::Consumer(_) => None,
+    }
+}
+
+/// What rows are sorted by. As in Erlang, numbers come before everything else.
+#[derive(Clone, Debug, PartialEq)]
+enum SortKey {
+    Number(f64),
+    Nothing,
+    Text(Box<[u8]>),
+}
+
+impl SortKey {
+    /// The order in which RabbitMQ lists: virtual host, then name.
+    fn natural(row: &Row<'_>) -> SortKey {
+        let join = |parts: &[&[u8]]| SortKey::Text(parts.join(&0).into());
+        match row {
+            Row::Vhost(row) => join(&[row.name.as_bytes()]),
+            Row::Queue(row) => join(&[row.vhost.as_bytes(), row.name]),
+            Row::Exchange(row) => join(&[row.vhost.as_bytes(), row.name]),
+            Row::Binding(row) => {
+                let kind: &[u8] = match row.destination_kind {
+                    DestinationKind::Exchange => b"e",
+                    DestinationKind::Queue => b"q",
+                };
+                join(&[
+                    row.vhost.as_bytes(),
+                    row.source,
+                    kind,
+                    row.destination,
+                    row.routing_key,
+                ])
+            }
+            Row::Connection(row) => join(&[row.vhost.as_bytes(), row.name.name]),
+            Row::Channel(row) => join(&[
+                row.vhost.as_bytes(),
+                row.connection.name,
+                &row.number.to_be_bytes(),
+            ]),
+            Row::Consumer(row) => join(&[row.vhost.as_bytes(), row.queue, row.consumer_tag]),
+        }
+    }
+
+    /// The value at `path` of the rendered row.
+    fn of_column(object: &Object, path: &[String]) -> SortKey {
+        match at_path(object, path) {
+            Some(Value::Number(number)) => SortKey::Number(number.as_f64().unwrap_or_default()),
+            Some(Value::String(text)) => SortKey::Text(text.as_bytes().into()),
+            Some(Value::Bool(value)) => SortKey::Text(value.to_string().into_bytes().into()),
+            _ => SortKey::Nothing,
+        }
+    }
+
+    fn compare(&self, other: &SortKey) -> Ordering {
+        let rank = |key: &SortKey| match key {
+            SortKey::Number(_) => 0,
+            SortKey::Nothing => 1,
+            SortKey::Text(_) => 2,
+        };
+        match (self, other) {
+            (SortKey::Number(left), SortKey::Number(right)) => left.total_cmp(right),
+            (SortKey::Text(left), SortKey::Text(right)) => left.cmp(right),
+            _ => rank(self).cmp(&rank(other)),
+        }
+    }
+}
+
+fn at_path<'a>(object: &'a Object, path: &[String]) -> Option<&'a Value> {
+    let (last, way) = path.split_last()?;
+    let mut object = object;
+    for key in way {
+        object = object.get(key)?.as_object()?;
+    }
+    object.get(last)
+}
+
+/// The parts of `object` that the paths lead to, nested as they were.
+pub(super) fn select(object: Object, columns: &[Vec<String>]) -> Object {
+    if columns.is_empty() {
+        return object;
+    }
+    let mut selected = Object::new();
+    for path in columns {
+        let Some(value) = at_path(&object, path) else {
+            continue;
+        };
+        let Some((last, way)) = path.split_last() else {
+            continue;
+        };
+        let mut place = Some(&mut selected);
+        for key in way {
+            place = place.and_then(|object| {
+                let inner = object
+                    .entry(key.as_str())
+                    .or_insert_with(|| Object::new().into());
+                inner.as_object_mut()
+            });
+        }
+        if let Some(object) = place {
+            object.insert(last.clone(), value.clone());
+        }
+    }
+    selected
+}
+
+/// Paths as `columns=name,message_stats.publish` gives them.
+pub(super) fn columns(head: &Head) -> Vec<Vec<String>> {
+    let text = head.query("columns").unwrap_or_default();
+    let paths = text
+        .split(',')
+        .map(str::trim)
+        .filter(|path| !path.is_empty());
+    paths.take(100).map(path).collect()
+}
+
+fn path(text: &str) -> Vec<String> {
+    text.split('.').map(str::to_owned).collect()
+}
+
+/// Which fields of queues the query asks for.
+pub(super) fn queue_fields(head: &Head) -> QueueFields {
+    QueueFields {
+        no_stats: head.has_flag("disable_stats"),
+        totals: head.has_flag("enable_queue_totals"),
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Page {
+    number: usize,
+    size: usize,
+}
+
+impl Page {
+    /// The page that the query asks for.
+    fn parse(head: &Head) -> Result<Option<Page>, Reply> {
+        let Some(number) = head.query("page") else {
+            return Ok(None);
+        };
+        let size = head.query("page_size");
+        let parsed = (
+            number.parse(),
+            size.map_or(Ok(PAGE_ROWS_DEFAULT), str::parse),
+        );
+        if let (Ok(number), Ok(size)) = parsed {
+            let page = Page { number, size };
+            if (1..=usize::MAX / PAGE_ROWS_MAX).contains(&number)
+                && (1..=PAGE_ROWS_MAX).contains(&size)
+            {
+                return Ok(Some(page));
+            }
+        }
+        let size = size.unwrap_or("undefined");
+        let reason =
+            format!("Invalid pagination parameters: page number {number}, page size {size}");
+        Err(Reply::error(400, "invalid_pagination_parameters", reason))
+    }
+
+    fn start(self) -> usize {
+        (self.number - 1) * self.size
+    }
+
+    fn out_of_range(self, rows: usize) -> Reply {
+        let Page { number, size } = self;
+        let reason = format!("Page out of range, page: {number} page size: {size}, len: {rows}");
+        Reply::error(400, "page_out_of_range", reason)
+    }
+}
+
+/// What a step led to.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// There is more to do.
+    More,
+    /// The body is whole.
+    Done,
+    /// Another response is to be given instead. Nothing was rendered.
+    Instead(Reply),
+}
+
+enum Stage {
+    /// Walking over the rows, collecting those that are wanted.
+    Collect {
+        from: Cursor,
+        keys: Vec<(SortKey, Cursor)>,
+    },
+    /// Rendering the rows that were collected.
+    Render {
+        keys: std::vec::IntoIter<(SortKey, Cursor)>,
+    },
+    /// Rendering while walking, in the state's own order.
+    Stream { from: Cursor },
+}
+
+/// A listing on its way.
+pub(super) struct Listing {
+    table: Table,
+    filter: Filter,
+    name: Option<Regex>,
+    columns: Vec<Vec<String>>,
+    fields: QueueFields,
+    sort: Option<Vec<String>>,
+    reverse: bool,
+    page: Option<Page>,
+    /// One object is wanted: the first row, or 404.
+    single: bool,
+    stage: Stage,
+    /// Rows that the viewer may see, and those of them that the name filter lets through.
+    total: usize,
+    filtered: usize,
+    /// Rows rendered.
+    rendered: usize,
+    /// The rendered rows of a page, which its counts precede.
+    items: Vec<u8>,
+}
+
+impl Listing {
+    /// A listing of all rows that `filter` lets through, as the query wants it.
+    pub(super) fn new(table: Table, filter: Filter, head: &Head) -> Result<Listing, Reply> {
+        Ok(Listing {
+            table,
+            filter,
+            name: name_filter(head)?,
+            columns: columns(head),
+            fields: queue_fields(head),
+            sort: head.query("sort").filter(|sort| !sort.is_empty()).map(path),
+            reverse: head.has_flag("sort_reverse"),
+            page: Page::parse(head)?,
+            single: false,
+            stage: Stage::Collect {
+                from: Cursor::START,
+                keys: Vec::new(),
+            },
+            total: 0,
+            filtered: 0,
+            rendered: 0,
+            items: Vec::new(),
+        })
+    }
+
+    /// The one row that `filter` lets through, or 404.
+    pub(super) fn single(table: Table, filter: Filter, head: &Head) -> Listing {
+        Listing {
+            table,
+            filter,
+            name: None,
+            columns: columns(head),
+            fields: queue_fields(head),
+            sort: None,
+            reverse: false,
+            page: None,
+            single: true,
+            stage: Stage::Stream {
+                from: Cursor::START,
+            },
+            total: 0,
+            filtered: 0,
+            rendered: 0,
+            items: Vec::new(),
+        }
+    }
+
+    /// Goes on for a bounded time, appending to the response's body.
+    ///
+    /// * `node`: name of this node.
+    pub(super) fn step(&mut self, admin: &dyn Admin, node: &str, body: &mut Vec<u8>) -> Step {
+        match &mut self.stage {
+            Stage::Collect { .. } => self.collect(admin, node),
+            Stage::Render { .. } => self.render(admin, node, body),
+            Stage::Stream { .. } => self.stream(admin, node, body),
+        }
+    }
+
+    fn collect(&mut self, admin: &dyn Admin, node: &str) -> Step {
+        let Listing {
+            table,
+            filter,
+            name,
+            fields,
+            sort,
+            stage,
+            total,
+            filtered,
+            ..
+        } = self;
+        let Stage::Collect { from, keys } = stage else {
+            return Step::More;
+        };
+        let users = admin.users();
+        // Sorting by a column renders every row.
+        let rows_max = if sort.is_some() {
+            RENDER_ROWS
+        } else {
+            WALK_ROWS
+        };
+        let next = admin.rows(*table, filter.scope(), *from, rows_max, &mut |at, row| {
+            if !filter.admits(&row, users) {
+                return;
+            }
+            *total += 1;
+            if !name_admits(name.as_ref(), &row) {
+                return;
+            }
+            *filtered += 1;
+            let key = match sort {
+                None => SortKey::natural(&row),
+                Some(path) => SortKey::of_column(&json::row(&row, node, *fields), path),
+            };
+            keys.push((key, at));
+        });
+        match next {
+            Some(next) => {
+                *from = next;
+                self.bound_keys()
+            }
+            None => self.sorted(),
+        }
+    }
+
+    /// Keeps what was collected within its bound.
+    fn bound_keys(&mut self) -> Step {
+        let reverse = self.reverse;
+        let Stage::Collect { keys, .. } = &mut self.stage else {
+            return Step::More;
+        };
+        if self.sort.is_none() {
+            if keys.len() > SORTED_ROWS_MAX {
+                self.stage = Stage::Stream {
+                    from: Cursor::START,
+                };
+                (self.total, self.filtered) = (0, 0);
+            }
+            return Step::More;
+        }
+        let window = self
+            .page
+            .map_or(WINDOW_ROWS_MAX, |page| page.start() + page.size);
+        let window = window.min(WINDOW_ROWS_MAX);
+        if keys.len() <= 2 * WINDOW_ROWS_MAX {
+            return Step::More;
+        }
+        if self.page.is_none() {
+            let reason = "too many rows to sort: ask for a page, or filter by name";
+            return Step::Instead(Reply::bad_request(reason));
+        }
+        keys.select_nth_unstable_by(window - 1, |left, right| compare(left, right, reverse));
+        keys.truncate(window);
+        Step::More
+    }
+
+    /// All rows are collected: sorts them and cuts the page out.
+    fn sorted(&mut self) -> Step {
+        let reverse = self.reverse;
+        let Stage::Collect { keys, .. } = &mut self.stage else {
+            return Step::More;
+        };
+        let mut keys = std::mem::take(keys);
+        keys.sort_unstable_by(|left, right| compare(left, right, reverse));
+        if let Some(page) = self.page {
+            if page.start() > self.filtered {
+                return Step::Instead(page.out_of_range(self.filtered));
+            }
+            if page.start() > keys.len() {
+                let reason = "this page is too far to be sorted: filter by name";
+                return Step::Instead(Reply::bad_request(reason));
+            }
+            keys.drain(..page.start());
+            keys.truncate(page.size);
+        }
+        self.stage = Stage::Render {
+            keys: keys.into_iter(),
+        };
+        Step::More
+    }
+
+    fn render(&mut self, admin: &dyn Admin, node: &str, body: &mut Vec<u8>) -> Step {
+        for _ in 0..RENDER_ROWS {
+            let Stage::Render { keys } = &mut self.stage else {
+                return Step::More;
+            };
+            let Some((_, cursor)) = keys.next() else {
+                self.finish(body);
+                return Step::Done;
+            };
+            let mut item = None;
+            let (users, fields) = (admin.users(), self.fields);
+            admin.rows(
+                self.table,
+                self.filter.scope(),
+                cursor,
+                1,
+                &mut |at, row| {
+                    if at == cursor && self.filter.admits(&row, users) {
+                        item = Some(json::row(&row, node, fields));
+                    }
+                },
+            );
+            if let Some(item) = item {
+                self.put(item, body);
+            }
+        }
+        Step::More
+    }
+
+    fn stream(&mut self, admin: &dyn Admin, node: &str, body: &mut Vec<u8>) -> Step {
+        let Stage::Stream { from } = self.stage else {
+            return Step::More;
+        };
+        let users = admin.users();
+        let (start, end) = match self.page {
+            Some(page) => (page.start(), page.start() + page.size),
+            None => (0, usize::MAX),
+        };
+        // What only has to be counted goes faster than what has to be rendered.
+        let is_rendering = self.single || self.filtered + WALK_ROWS > start && self.filtered < end;
+        let rows_max = if is_rendering && !self.single {
+            RENDER_ROWS
+        } else {
+            WALK_ROWS
+        };
+        let mut items = Vec::new();
+        let next = admin.rows(
+            self.table,
+            self.filter.scope(),
+            from,
+            rows_max,
+            &mut |_, row| {
+                if !self.filter.admits(&row, users) || self.single && !items.is_empty() {
+                    return;
+                }
+                self.total += 1;
+                if name_admits(self.name.as_ref(), &row) {
+                    if (start..end).contains(&self.filtered) {
+                        items.push(json::row(&row, node, self.fields));
+                    }
+                    self.filtered += 1;
+                }
+            },
+        );
+        if self.single {
+            return match (items.pop(), next) {
+                (Some(item), _) => {
+                    write_json(body, &select(item, &self.columns).into());
+                    Step::Done
+                }
+                (None, Some(next)) => {
+                    self.stage = Stage::Stream { from: next };
+                    Step::More
+                }
+                (None, None) => Step::Instead(Reply::not_found()),
+            };
+        }
+        for item in items {
+            self.put(item, body);
+        }
+        match (next, self.page) {
+            (Some(next), _) => {
+                self.stage = Stage::Stream { from: next };
+                Step::More
+            }
+            (None, Some(page)) if page.start() > self.filtered => {
+                Step::Instead(page.out_of_range(self.filtered))
+            }
+            (None, _) => {
+                self.finish(body);
+                Step::Done
+            }
+        }
+    }
+
+    /// Renders one item: into the body, or aside when it is part of a page.
+    fn put(&mut self, item: Object, body: &mut Vec<u8>) {
+        let item = select(item, &self.columns);
+        let target = if self.page.is_some() {
+            &mut self.items
+        } else {
+            body
+        };
+        match (self.rendered, self.page) {
+            (0, None) => target.push(b'['),
+            (0, Some(_)) => {}
+            _ => target.push(b','),
+        }
+        self.rendered += 1;
+        write_json(target, &item.into());
+    }
+
+    fn finish(&mut self, body: &mut Vec<u8>) {
+        let Some(page) = self.page else {
+            body.extend_from_slice(if self.rendered == 0 { b"[]" } else { b"]" });
+            return;
+        };
+        let Page { number, size } = page;
+        let counts = format!(
+            "{{\"filtered_count\":{},\"item_count\":{},\"page\":{number},\"page_count\":{},\
+             \"page_size\":{size},\"total_count\":{},\"items\":[",
+            self.filtered,
+            self.rendered,
+            self.filtered.div_ceil(size),
+            self.total,
+        );
+        body.extend_from_slice(counts.as_bytes());
+        body.append(&mut self.items);
+        body.extend_from_slice(b"]}");
+    }
+}
+
+fn compare(left: &(SortKey, Cursor), right: &(SortKey, Cursor), reverse: bool) -> Ordering {
+    let order = left.0.compare(&right.0);
+    // Equal keys stay in the state's order either way, so that pages fit together.
+    (if reverse { order.reverse() } else { order }).then(left.1.cmp(&right.1))
+}
+
+/// Appends a value as JSON.
+pub(super) fn write_json(out: &mut Vec<u8>, value: &Value) {
+    write!(out, "{value}").expect("a vector takes everything");
+}
+
+fn name_filter(head: &Head) -> Result<Option<Regex>, Reply> {
+    let Some(name) = head.query("name").filter(|name| !name.is_empty()) else {
+        return Ok(None);
+    };
+    let expression = if head.has_flag("use_regex") {
+        name.to_owned()
+    } else {
+        regex::escape(name)
+    };
+    RegexBuilder::new(&expression)
+        .case_insensitive(true)
+        .size_limit(REGEX_OCTETS_MAX)
+        .dfa_size_limit(REGEX_OCTETS_MAX)
+        .nest_limit(64)
+        .build()
+        .map(Some)
+        .map_err(|_| Reply::bad_request(format!("invalid regular expression '{name}'")))
+}
+
+fn name_admits(filter: Option<&Regex>, row: &Row<'_>) -> bool {
+    match (filter, name_of(row)) {
+        (Some(regex), Some(name)) => regex.is_match(name),
+        _ => true,
+    }
+}
