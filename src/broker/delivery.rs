@@ -271,11 +271,12 @@ impl Broker {
         }
     }
 
-    /// Keeps a stretch of permission ahead of what is delivered.
+    /// Keeps a stretch of permission ahead of what is delivered. A queue that nobody has read from
+    /// yet (0) needs none: its messages come back from a crash as new as they are.
     #[inline]
     pub(super) fn renew_permission<S: Sink>(&mut self, slot: u32, sink: &mut S) {
         let queue = &self.queues[slot as usize];
-        if queue.permission_asked != u64::MAX
+        if !matches!(queue.permission_asked, 0 | u64::MAX)
             && queue.next_sequence + Queue::PERMISSION_STEP / 2 > queue.permission_asked
             && (queue.message_count() as u64) < Queue::PERMISSION_STEP / 4
         {
