@@ -390,10 +390,12 @@ impl Broker {
         let state = &mut self.channels[channel as usize];
         if qos.global {
             state.global_prefetch_count = qos.prefetch_count;
-            self.credit_returned(channel);
         } else {
+            // As in RabbitMQ a limit for each consumer takes the channel's common one away.
             state.prefetch_count = qos.prefetch_count;
+            state.global_prefetch_count = 0;
         }
+        self.credit_returned(channel);
         Ok(Outcome::now(Answer::QosOk))
     }
 

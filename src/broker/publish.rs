@@ -43,12 +43,15 @@ impl Broker {
         publish: &Publish<'_>,
         sink: &mut S,
     ) -> Result<(), Exception> {
+        if publish.immediate {
+            return Err(Exception::not_implemented("immediate=true"));
+        }
         let epoch = self.epoch;
         let cache = &self.channels[channel as usize].route;
         if !cache.holds(publish.message.names, epoch) {
             self.find_route(channel, &publish.message)?;
         }
-        if publish.immediate || publish.has_checked_property {
+        if publish.has_checked_property {
             self.check_properties(channel, publish)?;
         }
         self.counters.published += 1;
@@ -247,7 +250,9 @@ impl Broker {
         consumer: Option<u32>,
         sink: &mut S,
     ) {
-        self.renew_permission(slot, sink);
+        if !self.queues[slot as usize].consumers.is_empty() {
+            self.renew_permission(slot, sink);
+        }
         match consumer {
             Some(key)
                 if entry.sequence() < self.queues[slot as usize].permitted
@@ -268,9 +273,6 @@ impl Broker {
         message: &Message<'_>,
     ) -> Result<(), Exception> {
         let key = self.publishable_exchange(channel, message)?;
-        if std::str::from_utf8(message.routing_key()).is_err() {
-            return Err(Exception::frame_error("Malformed UTF-8 in shortstr"));
-        }
         let mut queues = std::mem::take(&mut self.channels[channel as usize].route.queues);
         queues.clear();
         let by_headers = self.reaches_headers_exchange(key);
@@ -312,9 +314,6 @@ impl Broker {
         {
             return Ok(key);
         }
-        if std::str::from_utf8(name).is_err() {
-            return Err(Exception::frame_error("Malformed UTF-8 in shortstr"));
-        }
         let vhost = self.sessions[channel_state.session.slot as usize].vhost;
         let key = self
             .exchange_key(vhost, name)
@@ -342,9 +341,6 @@ impl Broker {
 
     #[cold]
     fn check_properties(&self, channel: u32, publish: &Publish<'_>) -> Result<(), Exception> {
-        if publish.immediate {
-            return Err(Exception::not_implemented("immediate=true"));
-        }
         let properties = Properties::stored(publish.message.properties);
         if let Some(user_id) = properties.user_id() {
             self.check_user_id(channel, user_id.as_bytes())?;

@@ -16,6 +16,7 @@ use super::slices::Slice;
 use super::{BindingKey, Broker};
 use crate::auth::Access;
 use crate::clock::Now;
+use crate::wire::ReplyCode;
 use crate::wire::field_table::FieldTable;
 use crate::wire::method::{exchange, queue};
 
@@ -128,11 +129,18 @@ impl Broker {
         unbind: &exchange::Unbind<'_>,
         sink: &mut S,
     ) -> Result<Outcome, Exception> {
-        let (destination, source) = self.bound_exchanges(
+        let found = self.bound_exchanges(
             channel,
             unbind.destination.as_bytes(),
             unbind.source.as_bytes(),
-        )?;
+        );
+        let (destination, source) = match found {
+            // What is not there is not bound: nothing to do.
+            Err(error) if error.reply_code == ReplyCode::NotFound => {
+                return Ok(Outcome::now(Answer::ExchangeUnbindOk));
+            }
+            found => found?,
+        };
         let of = BindingRef {
             source,
             destination: Destination::Exchange(destination),
@@ -223,7 +231,7 @@ impl Broker {
         let vhost = self.vhost_of(channel);
         let session = self.channels[channel as usize].session;
         if declare.passive {
-            let name = self.queue_named(channel, declare.queue.as_bytes())?;
+            let name = stripped(declare.queue.as_bytes());
             let key = self.find_queue(channel, &name)?;
             self.check_any_access(channel, &name)?;
             return Ok(Outcome::now(self.declared(channel, key, &name)));
@@ -456,12 +464,20 @@ impl Broker {
         unbind: &queue::Unbind<'_>,
         sink: &mut S,
     ) -> Result<Outcome, Exception> {
-        let (queue, source, key) = self.bound_queue(
+        self.queue_named(channel, unbind.queue.as_bytes())?;
+        let found = self.bound_queue(
             channel,
             unbind.queue.as_bytes(),
             unbind.exchange.as_bytes(),
             unbind.routing_key.as_bytes(),
-        )?;
+        );
+        let (queue, source, key) = match found {
+            // What is not there is not bound: nothing to do.
+            Err(error) if error.reply_code == ReplyCode::NotFound => {
+                return Ok(Outcome::now(Answer::QueueUnbindOk));
+            }
+            found => found?,
+        };
         let of = BindingRef {
             source,
             destination: Destination::Queue(queue),

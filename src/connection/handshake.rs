@@ -10,7 +10,7 @@ use crate::wire::field_table::{FieldTable, FieldValue};
 use crate::wire::frame::{PROTOCOL_HEADER, PROTOCOL_HEADER_0_9, PROTOCOL_HEADER_SASL_1_0};
 use crate::wire::method::connection;
 use crate::wire::reply_code::reply_text;
-use crate::wire::{ChannelNumber, Method, ReplyCode, ShortString};
+use crate::wire::{ChannelNumber, Method, MethodFields as _, ReplyCode, ShortString};
 
 const CHANNEL_0: ChannelNumber = ChannelNumber::CONNECTION;
 
@@ -83,6 +83,8 @@ impl Connection {
                 method_frame(host.out(), CHANNEL_0, &connection::CloseOk {});
             }
             (State::Closing, _) => {}
+            // Before it has logged in, a client that leaves is let go without a word (RabbitMQ).
+            (State::Start, Method::ConnectionClose(_)) => self.abandon(host),
             (_, Method::ConnectionClose(_)) => {
                 self.end_session(host);
                 method_frame(host.out(), CHANNEL_0, &connection::CloseOk {});
@@ -92,19 +94,19 @@ impl Connection {
                     .map_err(|it| Fault::Exception(it, method.ids()))?;
             }
             (State::Tune, Method::ConnectionTuneOk(tune_ok)) => {
+                // RabbitMQ names the method that it sent itself.
+                let ids = (connection::Tune::CLASS_ID, connection::Tune::METHOD_ID);
                 self.tune_ok(&tune_ok, host)
-                    .map_err(|it| Fault::Exception(it, method.ids()))?;
+                    .map_err(|it| Fault::Exception(it, ids))?;
             }
             (State::Tuned, Method::ConnectionOpen(open)) => {
                 self.open(&open, host)
                     .map_err(|it| Fault::Exception(it, method.ids()))?;
             }
-            (State::Open(_), Method::ConnectionUpdateSecret(update)) => {
-                host.update_secret(&self.client, update.new_secret)
-                    .map_err(|it| Fault::Exception(it, method.ids()))?;
+            (State::Open(_), Method::ConnectionUpdateSecret(_)) => {
+                // Passwords do not expire: like RabbitMQ's own user database we take any secret.
                 method_frame(host.out(), CHANNEL_0, &connection::UpdateSecretOk {});
             }
-            (State::Open(_), Method::ConnectionCloseOk(_)) => self.abandon(host),
             (state, _) => {
                 let name = match state {
                     State::Start => "starting",

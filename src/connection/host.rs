@@ -85,11 +85,6 @@ pub trait Host {
     /// # Errors
     /// 530 when it may not, with the reason.
     fn open(&mut self, client: &Client) -> Result<SessionKey, Exception>;
-    /// The client replaces its secret (`connection.update-secret`).
-    ///
-    /// # Errors
-    /// 530 when the secret is refused.
-    fn update_secret(&mut self, client: &Client, secret: &[u8]) -> Result<(), Exception>;
     /// The connection is over for the router.
     fn close_session(&mut self, session: SessionKey);
     /// A channel opens.

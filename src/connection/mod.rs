@@ -324,7 +324,7 @@ impl Connection {
         let key = match self.channels[at].1.state {
             ChannelState::Open(key) => key,
             ChannelState::Closing => {
-                self.closing_method(at, number, payload, host);
+                self.closing_method(at, number, payload, host)?;
                 *consumed += octets;
                 return Ok(Step::Done);
             }
@@ -332,7 +332,7 @@ impl Connection {
             ChannelState::Draining => return Ok(Step::Pause(Pause::Storage)),
         };
         if !matches!(self.channels[at].1.assembly, Assembly::Idle) {
-            return Err(self.out_of_place(at, ids));
+            return Err(self.out_of_place(at));
         }
         match ids {
             PUBLISH => self.publish(input, consumed, (at, number, key), arguments, octets, host),
@@ -375,9 +375,13 @@ impl Connection {
 
     /// What stands where the rest of a message should be.
     #[cold]
-    fn out_of_place(&mut self, at: usize, ids: (u16, u16)) -> Fault {
+    fn out_of_place(&mut self, at: usize) -> Fault {
+        let mut ids = (basic::Publish::CLASS_ID, basic::Publish::METHOD_ID);
         let text = match self.channels[at].1.assembly {
-            Assembly::Idle => "expected method frame, got non method frame instead",
+            Assembly::Idle => {
+                ids = (0, 0);
+                "expected method frame, got non method frame instead"
+            }
             Assembly::Header(_) => {
                 "expected content header for class 60, got non content header frame instead"
             }
@@ -485,10 +489,10 @@ impl Connection {
             return Ok(Step::Done);
         };
         let ids = (basic::Publish::CLASS_ID, basic::Publish::METHOD_ID);
-        if !matches!(self.channels[at].1.assembly, Assembly::Header(_)) {
-            return Err(self.out_of_place(at, (0, 0)));
-        }
         let header = ContentHeader::decode(payload)?;
+        if !matches!(self.channels[at].1.assembly, Assembly::Header(_)) {
+            return Err(self.out_of_place(at));
+        }
         if let Err(explanation) = check_class(&header) {
             let reply_code = ReplyCode::UnexpectedFrame;
             return Err(Fault::Exception(
@@ -549,7 +553,7 @@ impl Connection {
     /// Adds octets to the message that the channel is in the middle of.
     fn append_to_body(&mut self, at: usize, octets: &[u8]) -> Result<(), Fault> {
         let Assembly::Body(partial) = &mut self.channels[at].1.assembly else {
-            return Err(self.out_of_place(at, (0, 0)));
+            return Err(self.out_of_place(at));
         };
         if octets.len() as u64 > partial.remaining() {
             let text = "content body frame exceeds remaining content size";
@@ -677,7 +681,7 @@ impl Connection {
             let exception = Exception::not_allowed(format!(
                 "number of channels opened ({open}) has reached the negotiated channel_max ({channel_max})"
             ));
-            return Err(Fault::Exception(exception, method.ids()));
+            return Err(Fault::Exception(exception, (0, 0)));
         }
         let key = host.open_channel(session, number);
         let at = self.channels.partition_point(|&(other, _)| other < number);
@@ -690,11 +694,21 @@ impl Connection {
     }
 
     /// A method on a channel that we have closed: only the end of it counts.
-    fn closing_method<H: Host>(&mut self, at: usize, number: u16, payload: &[u8], host: &mut H) {
+    fn closing_method<H: Host>(
+        &mut self,
+        at: usize,
+        number: u16,
+        payload: &[u8],
+        host: &mut H,
+    ) -> Result<(), Fault> {
         match Method::decode(payload) {
             Ok(Method::ChannelCloseOk(_)) => {
                 self.channels.remove(at);
                 self.last_channel = 0;
+            }
+            Ok(method @ Method::ChannelOpen(_)) => {
+                let exception = Exception::channel_error("second 'channel.open' seen");
+                return Err(Fault::Exception(exception, method.ids()));
             }
             Ok(Method::ChannelClose(_)) => {
                 method_frame(
@@ -705,6 +719,7 @@ impl Connection {
             }
             _ => {}
         }
+        Ok(())
     }
 
     fn command<H: Host>(
@@ -844,7 +859,6 @@ impl Connection {
                 let exception = Exception::not_implemented("active=false");
                 Err(Fault::Exception(exception, method.ids()))
             }
-            Method::ChannelFlowOk(_) => Ok(()),
             Method::ChannelOpen(_) => {
                 let exception = Exception::channel_error("second 'channel.open' seen");
                 Err(Fault::Exception(exception, method.ids()))
@@ -909,6 +923,12 @@ impl Connection {
                 *ids,
             ),
         };
+        if matches!(self.state, State::Header | State::Start) {
+            // Nobody has logged in: as RabbitMQ does, nothing is said.
+            log::error!("closing AMQP connection: {text}");
+            self.abandon(host);
+            return;
+        }
         self.close(code, &text, ids, host);
     }
 

@@ -103,16 +103,6 @@ impl<S: Storage> Host for Turn<'_, S> {
         }))
     }
 
-    fn update_secret(&mut self, client: &Client, secret: &[u8]) -> Result<(), Exception> {
-        let users = &self.broker.users;
-        match users.authenticate(client.user.as_bytes(), secret, self.address) {
-            Ok(_) => Ok(()),
-            Err(_) => Err(Exception::not_allowed(
-                "New secret was refused by one of the backends",
-            )),
-        }
-    }
-
     fn close_session(&mut self, session: SessionKey) {
         self.broker.close_session(session, self.plant);
     }

@@ -71,6 +71,9 @@ struct Peer {
     inbox: Vec<u8>,
     /// It is on the list of peers to read from.
     is_listed: bool,
+    /// The end of what the peer sends has been announced, but perhaps not been read up to: no
+    /// further edge will come.
+    is_half_closed: bool,
     /// The peer will send no more.
     is_ended: bool,
 }
@@ -233,6 +236,7 @@ impl<S: Storage> Reactor<S> {
                     if event.is_writable() {
                         self.engine.socket_ready(peer.id);
                     }
+                    peer.is_half_closed |= event.is_read_closed();
                     if (event.is_readable() || event.is_read_closed() || event.is_error())
                         && !peer.is_listed
                     {
@@ -301,6 +305,7 @@ impl<S: Storage> Reactor<S> {
             id,
             inbox,
             is_listed: true,
+            is_half_closed: false,
             is_ended: false,
         });
         self.readable.push(slot as u32);
@@ -353,7 +358,7 @@ impl<S: Storage> Reactor<S> {
                 Ok(octets) => {
                     filled += octets;
                     // A short read has emptied the socket: the next edge will come.
-                    may_have_more = octets == wanted - left_over;
+                    may_have_more = octets == wanted - left_over || peer.is_half_closed;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => may_have_more = true,
@@ -373,7 +378,7 @@ impl<S: Storage> Reactor<S> {
             peer.inbox.clear();
             peer.inbox.extend_from_slice(rest);
         }
-        if peer.is_ended && received.pause.is_none() {
+        if (peer.is_ended && received.pause.is_none()) || self.engine.is_over(id) {
             self.drop_peer(now, slot);
         } else if may_have_more && received.pause.is_none() {
             peer.is_listed = true;
