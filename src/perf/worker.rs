@@ -1,0 +1,839 @@
+//! The thread that moves messages: its own event loop over producers and consumers, which copies
+//! prebuilt frames out and reads deliveries where they lie.
+//!
+//! A turn: poll → read the clock once → read every readable peer once → write every producer that
+//! may send once → publish the counters. One read and one write a peer and turn keep the two
+//! directions in step. All peers share one inbox, which so stays in the core's cache; a peer keeps
+//! only the start of a frame that is not there in full.
+//!
+//! Readiness is edge-triggered. A read or write that moves less than it could has emptied or
+//! filled the socket, so the next edge is awaited without asking once more.
+
+use super::check::{ConfirmWindow, Findings, OrderCheck, QueueCheck, Stamp};
+use super::client::{CHANNEL, goodbye, passed_over};
+use super::failure::Failure;
+use super::histogram::Histogram;
+use super::parser::{Content, Events, ParseError, Parser};
+use super::process;
+use super::template::Template;
+use crate::clock::Clock;
+use crate::wire::method::basic;
+use crate::wire::{ChannelNumber, DeliveryTag, Method, WireError, encode};
+use mio::net::TcpStream;
+use mio::{Interest, Poll, Token};
+use std::io::{self, ErrorKind, Read, Write};
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+/// Octets of acknowledgements that may wait for a peer before its deliveries are no longer read.
+const OUTBOX_OCTETS_MAX: usize = 64 << 10;
+/// How often late acknowledgements and heartbeats are looked after.
+const TICK_US: u64 = 50_000;
+/// How long the answers to `connection.close` are awaited.
+const GOODBYE_US: u64 = 1_000_000;
+
+/// A peer's flags.
+const READABLE: u8 = 1;
+const WRITABLE: u8 = 2;
+const PRODUCER: u8 = 4;
+/// Its outbox holds something.
+const OUTBOX: u8 = 8;
+const GONE: u8 = 16;
+
+/// What workers tell the thread that watches them, and it them. Counters only grow.
+#[derive(Debug)]
+pub(super) struct Shared {
+    /// The run's clock.
+    pub(super) clock: Clock,
+    /// Messages handed to the kernel in full or in part.
+    pub(super) published: AtomicU64,
+    /// Publishes that the broker acknowledged.
+    pub(super) confirmed: AtomicU64,
+    /// Publishes that the broker refused.
+    pub(super) nacked: AtomicU64,
+    /// Mandatory messages that reached no queue.
+    pub(super) returned: AtomicU64,
+    /// Deliveries read in full.
+    pub(super) delivered: AtomicU64,
+    /// Times that the broker paused a publisher.
+    pub(super) blocked: AtomicU64,
+    /// When the last message, delivery or confirm moved, in microseconds of the clock.
+    pub(super) last_us: AtomicU64,
+    /// Producers send no further message.
+    pub(super) stop: AtomicBool,
+    /// Workers say goodbye and end.
+    pub(super) finish: AtomicBool,
+    /// A worker has failed; its result says why.
+    pub(super) failed: AtomicBool,
+}
+
+impl Shared {
+    /// All counters at zero, the clock at zero now.
+    pub(super) fn new() -> Self {
+        let zero = || AtomicU64::new(0);
+        Shared {
+            clock: Clock::start(),
+            published: zero(),
+            confirmed: zero(),
+            nacked: zero(),
+            returned: zero(),
+            delivered: zero(),
+            blocked: zero(),
+            last_us: zero(),
+            stop: AtomicBool::new(false),
+            finish: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
+        }
+    }
+}
+
+/// What holds for all peers of a run.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    /// Octets of one write.
+    pub(super) burst_octets: usize,
+    /// Octets of one read.
+    pub(super) inbox_octets: usize,
+    /// Octets of a body; consumers check it.
+    pub(super) size: Option<usize>,
+    /// Whether stamps are looked at, for order, loss and latency.
+    pub(super) stamped: bool,
+    /// Never sleep in poll.
+    pub(super) spin: bool,
+    /// Times are recorded of messages due within, in microseconds of the clock.
+    pub(super) measured_us: Range<u64>,
+    /// Deliveries that may be outstanding before producers pause; 0 for no bound.
+    pub(super) in_flight_max: u64,
+    /// Deliveries that each publish causes.
+    pub(super) copies: u64,
+    /// Seconds between heartbeats; 0 for none.
+    pub(super) heartbeat_s: u16,
+    /// Whether peers speak AMQP: they say goodbye. The relay's do not.
+    pub(super) amqp: bool,
+    /// Core to run on.
+    pub(super) pin: Option<usize>,
+}
+
+/// When the messages of a producer are due.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Schedule {
+    /// When the first is due, in microseconds of the clock.
+    pub(super) start_us: u64,
+    /// Messages in `per_us` microseconds.
+    pub(super) messages: u64,
+    /// See `messages`; not 0.
+    pub(super) per_us: u64,
+}
+
+impl Schedule {
+    /// When the message `index` is due.
+    #[inline]
+    fn due_us(&self, index: u64) -> u64 {
+        self.start_us + index * self.per_us / self.messages
+    }
+
+    /// How many messages are due at `now_us`.
+    #[inline]
+    fn due_count(&self, now_us: u64) -> u64 {
+        if now_us < self.start_us {
+            return 0;
+        }
+        (now_us - self.start_us) * self.messages / self.per_us + 1
+    }
+}
+
+/// A publishing connection.
+#[derive(Debug)]
+pub(super) struct Producer {
+    /// Number in the stamps.
+    pub(super) number: u16,
+    /// The messages.
+    pub(super) template: Template,
+    /// Present when confirms are on.
+    pub(super) window: Option<ConfirmWindow>,
+    /// Present when there is a rate.
+    pub(super) schedule: Option<Schedule>,
+    /// Messages that it sends at most.
+    pub(super) quota: u64,
+    /// Sequence of its first message.
+    pub(super) first_sequence: u64,
+    /// Messages sent.
+    pub(super) sent: u64,
+    /// Octets of the template that are taken and not yet written.
+    pub(super) pending: Range<usize>,
+}
+
+/// A consuming connection.
+#[derive(Debug)]
+pub(super) struct Consumer {
+    /// Which queue it consumes, for the check.
+    pub(super) queue: usize,
+    /// Deliveries for each acknowledgement; 0 for auto-ack.
+    pub(super) ack_every: u64,
+    /// Deliveries since the last acknowledgement.
+    pub(super) unacked: u64,
+    /// Tag of the last delivery.
+    pub(super) last_tag: u64,
+    /// What it has seen of each producer.
+    pub(super) order: OrderCheck,
+}
+
+/// What a connection is for.
+#[derive(Debug)]
+pub(super) enum Role {
+    /// Publishes.
+    Producer(Producer),
+    /// Consumes.
+    Consumer(Consumer),
+}
+
+/// One connection of a worker.
+#[derive(Debug)]
+pub(super) struct Peer {
+    socket: TcpStream,
+    parser: Parser,
+    /// The start of a frame that is not there in full.
+    rest: Vec<u8>,
+    outbox: Vec<u8>,
+    role: Role,
+}
+
+impl Peer {
+    /// A peer for a socket whose handshake is done.
+    ///
+    /// * `rest`: octets that were read from it already.
+    /// * `frame_max`: as agreed on.
+    pub(super) fn new(
+        stream: std::net::TcpStream,
+        rest: Vec<u8>,
+        frame_max: u32,
+        role: Role,
+    ) -> Result<Self, Failure> {
+        stream
+            .set_nonblocking(true)
+            .map_err(|error| Failure::local("non-blocking socket", error))?;
+        Ok(Peer {
+            socket: TcpStream::from_std(stream),
+            parser: Parser::new(frame_max),
+            rest,
+            outbox: Vec::new(),
+            role,
+        })
+    }
+}
+
+/// What a worker brings home.
+#[derive(Debug)]
+pub(super) struct Tally {
+    /// From when a message was due to its delivery, in microseconds.
+    pub(super) end_to_end_us: Histogram,
+    /// From when a message was due to its confirm, in microseconds.
+    pub(super) confirm_us: Histogram,
+    /// What the checks found.
+    pub(super) findings: Findings,
+    /// CPU time of the thread in nanoseconds.
+    pub(super) cpu_ns: u64,
+    queues: Vec<QueueCheck>,
+    counts: Counts,
+    closing: bool,
+}
+
+impl Tally {
+    /// Both threads' tallies in one.
+    pub(super) fn merged(mut self, other: &Tally) -> Self {
+        self.end_to_end_us.merge(&other.end_to_end_us);
+        self.confirm_us.merge(&other.confirm_us);
+        self.findings.merge(&other.findings);
+        self.cpu_ns += other.cpu_ns;
+        self
+    }
+}
+
+/// What happened since the counters were last published.
+#[derive(Debug, Default)]
+struct Counts {
+    published: u64,
+    confirmed: u64,
+    nacked: u64,
+    returned: u64,
+    delivered: u64,
+    blocked: u64,
+}
+
+impl Counts {
+    fn flush(&mut self, shared: &Shared, now_us: u64) {
+        let mut moved = 0;
+        for (count, counter) in [
+            (self.published, &shared.published),
+            (self.confirmed, &shared.confirmed),
+            (self.nacked, &shared.nacked),
+            (self.returned, &shared.returned),
+            (self.delivered, &shared.delivered),
+            (self.blocked, &shared.blocked),
+        ] {
+            if count != 0 {
+                counter.fetch_add(count, Relaxed);
+                moved += count;
+            }
+        }
+        if moved != 0 {
+            shared.last_us.store(now_us, Relaxed);
+            *self = Counts::default();
+        }
+    }
+}
+
+/// One thread's share of a run.
+#[derive(Debug)]
+pub(super) struct Worker<'a> {
+    shared: &'a Shared,
+    plan: &'a Plan,
+    poll: Poll,
+    peers: Vec<Peer>,
+    flags: Vec<u8>,
+    inbox: Vec<u8>,
+    /// When heartbeats are due, in microseconds of the clock.
+    next_beat_us: u64,
+    tally: Tally,
+}
+
+/// What a peer's frames are told to.
+struct Reader<'a> {
+    role: &'a mut Role,
+    outbox: &'a mut Vec<u8>,
+    tally: &'a mut Tally,
+    plan: &'a Plan,
+    now_us: u64,
+    gone: bool,
+}
+
+impl Events for Reader<'_> {
+    #[inline]
+    fn content(&mut self, content: &Content) {
+        let tally = &mut *self.tally;
+        if tally.closing {
+            return;
+        }
+        if content.returned {
+            tally.counts.returned += 1;
+            return;
+        }
+        let Role::Consumer(consumer) = &mut *self.role else {
+            return;
+        };
+        tally.counts.delivered += 1;
+        if self
+            .plan
+            .size
+            .is_some_and(|size| size as u64 != content.body_size)
+        {
+            tally.findings.wrong_size += 1;
+        } else if self.plan.stamped {
+            let stamp = Stamp::decode(&content.head);
+            let redelivered = content.redelivered;
+            consumer
+                .order
+                .note(&stamp, redelivered, &mut tally.findings);
+            tally.queues[consumer.queue].note(&stamp, redelivered, &mut tally.findings);
+            if self.plan.measured_us.contains(&stamp.sent_us) {
+                tally
+                    .end_to_end_us
+                    .record(self.now_us.saturating_sub(stamp.sent_us));
+            }
+        }
+        if consumer.ack_every != 0 {
+            consumer.last_tag = content.delivery_tag;
+            consumer.unacked += 1;
+            if consumer.unacked >= consumer.ack_every {
+                acknowledge(consumer, self.outbox);
+            }
+        }
+    }
+
+    fn method(&mut self, payload: &[u8]) -> Result<(), Failure> {
+        let method = Method::decode(payload).map_err(|error| malformed(&error))?;
+        match method {
+            Method::BasicAck(basic::Ack {
+                delivery_tag,
+                multiple,
+            }) => self.tally.counts.confirmed += self.settle(delivery_tag, multiple)?,
+            Method::BasicNack(basic::Nack {
+                delivery_tag,
+                multiple,
+                ..
+            }) => self.tally.counts.nacked += self.settle(delivery_tag, multiple)?,
+            Method::ConnectionBlocked(_) => self.tally.counts.blocked += 1,
+            Method::ConnectionCloseOk(_) => self.gone = true,
+            method => {
+                if !passed_over(&method)? {
+                    return Err(Failure::Broker(format!("unexpected: {method}")));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Reader<'_> {
+    /// Takes note of a confirm; returns how many publishes it settles.
+    fn settle(&mut self, delivery_tag: DeliveryTag, multiple: bool) -> Result<u64, Failure> {
+        let window = match &mut *self.role {
+            Role::Producer(producer) => producer.window.as_mut(),
+            Role::Consumer(_) => None,
+        };
+        window
+            .ok_or_else(|| Failure::Broker("a confirm that nobody asked for".to_owned()))?
+            .confirmed(
+                delivery_tag.0,
+                multiple,
+                self.now_us,
+                &self.plan.measured_us,
+                &mut self.tally.confirm_us,
+            )
+            .ok_or_else(|| Failure::Check(format!("confirm of {delivery_tag}, which is not open")))
+    }
+}
+
+fn malformed(error: &WireError) -> Failure {
+    Failure::Broker(format!("malformed frame: {error:?}"))
+}
+
+fn acknowledge(consumer: &mut Consumer, outbox: &mut Vec<u8>) {
+    let ack = basic::Ack {
+        delivery_tag: DeliveryTag(consumer.last_tag),
+        multiple: consumer.unacked > 1,
+    };
+    encode::method_frame(outbox, CHANNEL, &ack);
+    consumer.unacked = 0;
+}
+
+/// The octets that a socket call moves; `None` when it can move none now.
+fn moved(
+    what: &str,
+    mut call: impl FnMut() -> io::Result<usize>,
+) -> Result<Option<usize>, Failure> {
+    loop {
+        match call() {
+            Ok(octets) => return Ok(Some(octets)),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(Failure::socket(what, &error)),
+        }
+    }
+}
+
+impl<'a> Worker<'a> {
+    /// A worker for `peers`.
+    ///
+    /// * `queues`: the checks of all queues that its consumers name.
+    pub(super) fn new(
+        shared: &'a Shared,
+        plan: &'a Plan,
+        peers: Vec<Peer>,
+        queues: Vec<QueueCheck>,
+        frame_max: u32,
+    ) -> Result<Self, Failure> {
+        let poll = Poll::new().map_err(|error| Failure::local("epoll", error))?;
+        Ok(Worker {
+            shared,
+            plan,
+            poll,
+            flags: vec![0; peers.len()],
+            peers,
+            // A read, after the start of a method or header frame that was not there in full.
+            inbox: vec![0; plan.inbox_octets + frame_max as usize + 8],
+            next_beat_us: 0,
+            tally: Tally {
+                end_to_end_us: Histogram::new(),
+                confirm_us: Histogram::new(),
+                findings: Findings::default(),
+                cpu_ns: 0,
+                queues,
+                counts: Counts::default(),
+                closing: false,
+            },
+        })
+    }
+
+    /// Runs until told to finish; see [`Shared`].
+    ///
+    /// # Errors
+    /// The first failure of any peer. `shared.failed` is set then.
+    pub(super) fn run(mut self) -> Result<Tally, Failure> {
+        let result = self.run_turns();
+        let now_us = self.shared.clock.now().monotonic_us;
+        self.tally.counts.flush(self.shared, now_us);
+        if let Err(failure) = result {
+            self.shared.failed.store(true, Relaxed);
+            return Err(failure);
+        }
+        self.tally.findings.missing = self.tally.queues.iter().map(QueueCheck::missing).sum();
+        Ok(self.tally)
+    }
+
+    fn run_turns(&mut self) -> Result<(), Failure> {
+        if let Some(core) = self.plan.pin {
+            process::pin(core)?;
+        }
+        let cpu_before = process::own_thread_ns();
+        self.register()?;
+        let mut events = mio::Events::with_capacity(1024);
+        let mut next_tick_us = 0;
+        let mut now_us = self.shared.clock.now().monotonic_us;
+        // What came with the last answer of the handshake is in no socket any more.
+        for index in 0..self.peers.len() {
+            self.parse_peer(index, 0, now_us)?;
+        }
+        let mut goodbye_us = None;
+        loop {
+            let wait = self.wait(now_us);
+            match self.poll.poll(&mut events, Some(wait)) {
+                Err(error) if error.kind() != ErrorKind::Interrupted => {
+                    return Err(Failure::local("epoll", error));
+                }
+                _ => {}
+            }
+            now_us = self.shared.clock.now().monotonic_us;
+            for event in &events {
+                let flags = &mut self.flags[event.token().0];
+                if event.is_readable() || event.is_read_closed() || event.is_error() {
+                    *flags |= READABLE;
+                }
+                if event.is_writable() {
+                    *flags |= WRITABLE;
+                }
+            }
+            self.turn(now_us)?;
+            self.tally.counts.flush(self.shared, now_us);
+            if now_us >= next_tick_us {
+                next_tick_us = now_us + TICK_US;
+                self.tick(now_us);
+            }
+            match goodbye_us {
+                None if self.shared.finish.load(Relaxed) => {
+                    self.tally.cpu_ns = process::own_thread_ns() - cpu_before;
+                    self.say_goodbye();
+                    goodbye_us = Some(now_us + GOODBYE_US);
+                }
+                Some(limit_us) if now_us >= limit_us || self.all_gone() => return Ok(()),
+                _ => {}
+            }
+        }
+    }
+
+    fn register(&mut self) -> Result<(), Failure> {
+        for (index, peer) in self.peers.iter_mut().enumerate() {
+            if let Role::Producer(_) = peer.role {
+                self.flags[index] |= PRODUCER;
+            }
+            self.poll
+                .registry()
+                .register(
+                    &mut peer.socket,
+                    Token(index),
+                    Interest::READABLE | Interest::WRITABLE,
+                )
+                .map_err(|error| Failure::local("epoll", error))?;
+        }
+        Ok(())
+    }
+
+    /// How long poll may sleep: not at all while a peer can do something.
+    fn wait(&self, now_us: u64) -> Duration {
+        const WAIT_MAX_US: u64 = 10_000;
+        let is_busy = |flags: &u8| {
+            flags & (READABLE | GONE) == READABLE
+                || flags & (OUTBOX | WRITABLE) == OUTBOX | WRITABLE
+        };
+        if self.plan.spin || self.flags.iter().any(is_busy) {
+            return Duration::ZERO;
+        }
+        let allowance = self.allowance();
+        let mut wait_us = WAIT_MAX_US;
+        for (peer, flags) in self.peers.iter().zip(&self.flags) {
+            if flags & (PRODUCER | WRITABLE) == PRODUCER | WRITABLE
+                && let Role::Producer(producer) = &peer.role
+            {
+                if !producer.pending.is_empty() {
+                    return Duration::ZERO;
+                }
+                if self.shared.stop.load(Relaxed) || producer.room(u64::MAX, allowance) == 0 {
+                    continue;
+                }
+                let due_us = producer.schedule.map_or(0, |s| s.due_us(producer.sent));
+                wait_us = wait_us.min(due_us.saturating_sub(now_us));
+            }
+        }
+        // Poll counts in milliseconds and rounds up: what is due earlier than that is spun for.
+        if wait_us < 1_000 {
+            Duration::ZERO
+        } else {
+            Duration::from_millis(wait_us / 1_000)
+        }
+    }
+
+    /// Messages that all producers together may add to what is outstanding.
+    fn allowance(&self) -> u64 {
+        if self.plan.in_flight_max == 0 {
+            return u64::MAX;
+        }
+        let published = self.shared.published.load(Relaxed) * self.plan.copies;
+        let outstanding = published.saturating_sub(self.shared.delivered.load(Relaxed));
+        self.plan.in_flight_max.saturating_sub(outstanding) / self.plan.copies.max(1)
+    }
+
+    fn turn(&mut self, now_us: u64) -> Result<(), Failure> {
+        let stop = self.shared.stop.load(Relaxed);
+        let mut allowance = self.allowance();
+        for index in 0..self.peers.len() {
+            let flags = self.flags[index];
+            if flags & READABLE != 0 && flags & GONE == 0 {
+                self.read(index, now_us)?;
+            }
+            if self.flags[index] & (WRITABLE | OUTBOX) == WRITABLE | OUTBOX {
+                self.write_outbox(index)?;
+            }
+            if self.flags[index] & (PRODUCER | WRITABLE | GONE) == PRODUCER | WRITABLE {
+                let sent = self.publish(index, now_us, stop, allowance)?;
+                allowance -= sent.min(allowance);
+            }
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, index: usize, now_us: u64) -> Result<(), Failure> {
+        let peer = &mut self.peers[index];
+        if peer.outbox.len() > OUTBOX_OCTETS_MAX {
+            // It does not take our acknowledgements; it stays readable until it does.
+            return Ok(());
+        }
+        let start = peer.rest.len();
+        self.inbox[..start].copy_from_slice(&peer.rest);
+        let room = start..start + self.plan.inbox_octets;
+        let read = moved("receive", || {
+            peer.socket.read(&mut self.inbox[room.clone()])
+        })?;
+        match read {
+            Some(0) if self.tally.closing => {
+                self.flags[index] |= GONE;
+                return Ok(());
+            }
+            Some(0) => return Err(Failure::Unavailable("the broker hung up".to_owned())),
+            Some(octets) if octets == self.plan.inbox_octets => {}
+            _ => self.flags[index] &= !READABLE,
+        }
+        self.parse_peer(index, read.unwrap_or_default(), now_us)
+    }
+
+    /// Parses a peer's rest and `read` octets more, which both lie in the inbox when `read` is not
+    /// 0, and the rest alone otherwise.
+    #[inline]
+    fn parse_peer(&mut self, index: usize, read: usize, now_us: u64) -> Result<(), Failure> {
+        let peer = &mut self.peers[index];
+        let filled = peer.rest.len() + read;
+        if read == 0 {
+            self.inbox[..filled].copy_from_slice(&peer.rest);
+        }
+        let mut reader = Reader {
+            role: &mut peer.role,
+            outbox: &mut peer.outbox,
+            tally: &mut self.tally,
+            plan: self.plan,
+            now_us,
+            gone: false,
+        };
+        let used = peer
+            .parser
+            .parse(&self.inbox[..filled], &mut reader)
+            .map_err(|error| match error {
+                ParseError::Wire(error) => malformed(&error),
+                ParseError::Refused(failure) => failure,
+            })?;
+        if reader.gone {
+            self.flags[index] |= GONE;
+        }
+        peer.rest.clear();
+        peer.rest.extend_from_slice(&self.inbox[used..filled]);
+        if !peer.outbox.is_empty() {
+            self.flags[index] |= OUTBOX;
+        }
+        Ok(())
+    }
+
+    /// Writes a peer's outbox, unless a publish is half out: frames must not be torn.
+    fn write_outbox(&mut self, index: usize) -> Result<(), Failure> {
+        let peer = &mut self.peers[index];
+        if let Role::Producer(producer) = &peer.role
+            && !producer.pending.is_empty()
+        {
+            return Ok(());
+        }
+        match moved("send", || peer.socket.write(&peer.outbox)) {
+            Ok(written) => {
+                let written = written.unwrap_or_default();
+                peer.outbox.drain(..written);
+                self.flags[index] &= !if peer.outbox.is_empty() {
+                    OUTBOX
+                } else {
+                    WRITABLE
+                };
+                Ok(())
+            }
+            // The broker may be gone before our goodbye.
+            Err(_) if self.tally.closing => {
+                self.flags[index] = GONE;
+                Ok(())
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Lets a producer write once; returns how many messages it has taken.
+    #[inline]
+    fn publish(
+        &mut self,
+        index: usize,
+        now_us: u64,
+        stop: bool,
+        allowance: u64,
+    ) -> Result<u64, Failure> {
+        let peer = &mut self.peers[index];
+        let Role::Producer(producer) = &mut peer.role else {
+            return Ok(0);
+        };
+        let mut taken = 0;
+        if producer.pending.is_empty() {
+            // An outbox that is half out must be whole first, for the same reason.
+            let room = producer.room(now_us, allowance);
+            if room == 0 || stop || self.flags[index] & OUTBOX != 0 {
+                return Ok(0);
+            }
+            taken = producer.take(room, self.plan.burst_octets, now_us);
+            self.tally.counts.published += taken;
+        }
+        let octets = producer.template.octets(producer.pending.clone());
+        let length = octets.len();
+        let written = moved("send", || peer.socket.write(octets))?.unwrap_or_default();
+        producer.pending.start += written;
+        if written < length {
+            self.flags[index] &= !WRITABLE;
+        }
+        Ok(taken)
+    }
+
+    /// Late acknowledgements and heartbeats.
+    fn tick(&mut self, now_us: u64) {
+        if self.tally.closing {
+            return;
+        }
+        let beat_us = u64::from(self.plan.heartbeat_s) * 500_000;
+        let beats = beat_us != 0 && now_us >= self.next_beat_us;
+        if beats {
+            self.next_beat_us = now_us + beat_us;
+        }
+        for (peer, flags) in self.peers.iter_mut().zip(&mut self.flags) {
+            if let Role::Consumer(consumer) = &mut peer.role
+                && consumer.unacked != 0
+            {
+                acknowledge(consumer, &mut peer.outbox);
+                *flags |= OUTBOX;
+            }
+            if beats && *flags & OUTBOX == 0 {
+                encode::heartbeat(&mut peer.outbox);
+                *flags |= OUTBOX;
+            }
+        }
+    }
+
+    /// Acknowledges the rest and closes every connection.
+    fn say_goodbye(&mut self) {
+        if self.plan.amqp {
+            self.tick(0);
+        }
+        self.tally.closing = true;
+        for (peer, flags) in self.peers.iter_mut().zip(&mut self.flags) {
+            if self.plan.amqp {
+                encode::method_frame(&mut peer.outbox, ChannelNumber::CONNECTION, &goodbye());
+                *flags |= OUTBOX;
+            } else {
+                *flags |= GONE;
+            }
+        }
+    }
+
+    fn all_gone(&self) -> bool {
+        self.flags.iter().all(|flags| flags & GONE != 0)
+    }
+}
+
+impl Producer {
+    /// Messages that it may send now.
+    #[inline]
+    fn room(&self, now_us: u64, allowance: u64) -> u64 {
+        let mut room = (self.quota - self.sent).min(allowance);
+        if let Some(window) = &self.window {
+            room = room.min(window.room());
+        }
+        if let Some(schedule) = &self.schedule {
+            let due = if now_us == u64::MAX {
+                u64::MAX
+            } else {
+                schedule.due_count(now_us)
+            };
+            room = room.min(due - self.sent.min(due));
+        }
+        room
+    }
+
+    /// Takes up to `room` messages out of the template for one write and notes when they were due.
+    #[inline]
+    fn take(&mut self, room: u64, burst_octets: usize, now_us: u64) -> u64 {
+        let (first, sent, schedule) = (self.first_sequence, self.sent, self.schedule);
+        let due_us = move |sequence: u64| match &schedule {
+            Some(schedule) => schedule.due_us(sequence - first),
+            None => now_us,
+        };
+        let (taken, range) =
+            self.template
+                .take(room, burst_octets, self.number, first + sent, due_us);
+        if let Some(window) = &mut self.window {
+            for sequence in first + sent..first + sent + taken {
+                window.sent(due_us(sequence));
+            }
+        }
+        self.pending = range;
+        self.sent += taken;
+        taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_schedule_counts_exactly_what_is_due() {
+        for (messages, per_us) in [(1, 1_000), (3, 1_000_000), (400_000, 1_000_000), (7, 3)] {
+            let schedule = Schedule {
+                start_us: 50,
+                messages,
+                per_us,
+            };
+            assert_eq!(schedule.due_count(49), 0);
+            for now_us in 50..5_000 {
+                let due = schedule.due_count(now_us);
+                assert!(
+                    schedule.due_us(due - 1) <= now_us,
+                    "{messages}/{per_us} at {now_us}"
+                );
+                // Above one a microsecond several share one.
+                let next = due + 1 + messages / per_us;
+                assert!(
+                    schedule.due_us(next) > now_us,
+                    "{messages}/{per_us} at {now_us}"
+                );
+            }
+        }
+    }
+}
