@@ -523,26 +523,35 @@ fn note_declaration(method: &Method, declared: &mut BTreeSet<(bool, Vec<u8>)>) {
     }
 }
 
-/// Deletes the queues and exchanges that a script left on a broker that others use after it.
+/// Deletes the queues and exchanges that a script left on a broker that others use after it. An
+/// exclusive queue goes with its connection, which may take the broker a moment.
 fn clean_up(broker: &Broker, declared: &BTreeSet<(bool, Vec<u8>)>) -> Result<(), String> {
+    const PAUSE: Duration = Duration::from_millis(20);
     let mut peer = broker.peer()?;
     Login::default().log_in(&mut peer)?;
+    ask(&mut peer, 1, &Method::new("channel.open", &[]))?;
+    let deadline = now() + PATIENCE;
     for (is_exchange, name) in declared {
-        ask(&mut peer, 1, &Method::new("channel.open", &[]))?;
         let name = Value::Text(name.clone());
         let deletion = if *is_exchange {
             Method::new("exchange.delete", &[("exchange", name)])
         } else {
             Method::new("queue.delete", &[("queue", name)])
         };
-        // Somebody else's exclusive queue is refused; it goes with its connection.
-        peer.put_method(1, &deletion, None)?;
-        match peer.receive(now() + PATIENCE)? {
-            Some(Unit::Method(_, method, _)) if method.spec.name == "channel.close" => {
-                peer.put_method(1, &Method::new("channel.close-ok", &[]), None)?;
+        loop {
+            peer.put_method(1, &deletion, None)?;
+            match peer.receive(deadline)? {
+                Some(Unit::Method(_, method, _)) if method.spec.name == "channel.close" => {
+                    peer.put_method(1, &Method::new("channel.close-ok", &[]), None)?;
+                    ask(&mut peer, 1, &Method::new("channel.open", &[]))?;
+                    if now() > deadline {
+                        return Err(format!("cleaning up: {method}"));
+                    }
+                    std::thread::sleep(PAUSE);
+                }
+                Some(Unit::Method(..)) => break,
+                other => return Err(format!("cleaning up: {other:?}")),
             }
-            Some(Unit::Method(..)) => drop(ask(&mut peer, 1, &Method::new("channel.close", &[]))?),
-            other => return Err(format!("cleaning up: {other:?}")),
         }
     }
     Ok(())
