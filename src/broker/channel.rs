@@ -204,6 +204,8 @@ pub struct Channel {
     pub mode: Mode,
     /// The queue declared last; what an empty queue name means (spec 1.7.2.1).
     pub last_queue: Option<Box<[u8]>>,
+    /// Name of the queue behind its reply consumer, if it has one.
+    pub reply_to: Option<Box<[u8]>>,
     /// Where messages went last.
     pub route: RouteCache,
     /// The channel is on the broker's list of channels with confirms to send.
@@ -228,6 +230,7 @@ impl Channel {
             has_limited: false,
             mode: Mode::Plain,
             last_queue: None,
+            reply_to: None,
             route: RouteCache::default(),
             is_listed: false,
             is_unconfirmed: false,

@@ -11,6 +11,7 @@ use super::exception::Exception;
 use super::publish::Resource;
 use super::queue::Wait;
 use super::ready::Head;
+use super::reply_to::{REPLY_TO, is_reply_queue};
 use super::sink::{Fetch, GetOk, Sink};
 use super::slices::Slice;
 use super::tx::Settlement;
@@ -18,6 +19,7 @@ use crate::auth::Access;
 use crate::clock::Now;
 use crate::message::Entry;
 use crate::wire::encode::DeliverPrefix;
+use crate::wire::field_table::FieldValue;
 use crate::wire::method::basic;
 use crate::wire::{DeliveryTag, ShortString};
 
@@ -27,6 +29,7 @@ const REQUEUE_AT_ONCE: usize = 4096;
 impl Broker {
     pub(super) fn consume<S: Sink>(
         &mut self,
+        now: Now,
         channel: u32,
         consume: &basic::Consume<'_>,
         sink: &mut S,
@@ -50,8 +53,12 @@ impl Broker {
                 "reached maximum ({limit}) of consumers per channel"
             )));
         }
-        self.check_access(channel, Access::Read, Resource::Queue(&name))?;
-        let key = self.find_queue(channel, &name)?;
+        let key = if name == REPLY_TO {
+            self.reply_queue(now, channel, consume, sink)?
+        } else {
+            self.check_access(channel, Access::Read, Resource::Queue(&name))?;
+            self.find_queue(channel, &name)?
+        };
         super::arguments::check_consumer(&self.queue_shown(vhost, &name), consume.arguments)?;
         let queue = &self.queues[key.slot as usize];
         if queue.has_exclusive_consumer || (consume.exclusive && !queue.consumers.is_empty()) {
@@ -65,6 +72,11 @@ impl Broker {
         } else {
             given.into()
         };
+        let priority = consume
+            .arguments
+            .get("x-priority")
+            .and_then(FieldValue::as_integer);
+        let priority = priority.unwrap_or(0);
         let state = &self.channels[channel as usize];
         let session = state.session.slot;
         let consumer = Consumer {
@@ -75,6 +87,7 @@ impl Broker {
             outbox: self.sessions[session as usize].outbox,
             deliver_prefix: DeliverPrefix::new(short(&tag)),
             tag: tag.clone(),
+            priority,
             no_ack: consume.no_ack,
             exclusive: consume.exclusive,
             prefetch_count: state.prefetch_count,
@@ -90,6 +103,7 @@ impl Broker {
         queue.consumers.push(consumer_key);
         queue.has_exclusive_consumer = consume.exclusive;
         queue.had_consumer = true;
+        queue.has_priorities |= priority != 0;
         self.ask_permission(key.slot, sink);
         // The queue is only listed: consume-ok goes out before the first delivery.
         self.offer(consumer_key);
@@ -141,6 +155,9 @@ impl Broker {
             channel.forget_consumer(key);
         }
         let queue = &mut self.queues[consumer.queue.slot as usize];
+        if is_reply_queue(&queue.name) {
+            channel.reply_to = None;
+        }
         queue.consumers.retain(|&other| other != key);
         queue.available.retain(|&other| other != key);
         queue.has_exclusive_consumer &= !consumer.exclusive;

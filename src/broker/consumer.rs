@@ -24,6 +24,8 @@ pub struct Consumer {
     pub tag: Box<[u8]>,
     /// What every delivery begins with.
     pub deliver_prefix: DeliverPrefix,
+    /// Served before those of a lower one as long as it has credit (`x-priority`).
+    pub priority: i64,
     /// Deliveries count as acknowledged when they are sent.
     pub no_ack: bool,
     /// The queue's only consumer by its own wish.

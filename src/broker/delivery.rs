@@ -30,7 +30,7 @@ impl Broker {
                     channel.has_limited = true;
                 } else if sink.has_room(consumer.outbox) {
                     if queue.available.len() > 1 {
-                        queue.available.rotate_left(1);
+                        self.end_of_turn(slot);
                     }
                     return Some(key);
                 } else {
@@ -48,8 +48,31 @@ impl Broker {
         if !consumer.is_available && consumer.has_credit() {
             consumer.is_available = true;
             let slot = consumer.queue.slot;
-            self.queues[slot as usize].available.push_back(key);
+            self.enter_turn(slot, key);
             self.list(slot);
+        }
+    }
+
+    /// The consumer at the front has had its turn: it goes behind the others of its priority.
+    fn end_of_turn(&mut self, slot: u32) {
+        let queue = &mut self.queues[slot as usize];
+        if !queue.has_priorities {
+            queue.available.rotate_left(1);
+        } else if let Some(key) = queue.available.pop_front() {
+            self.enter_turn(slot, key);
+        }
+    }
+
+    /// Puts a consumer behind the others of its priority.
+    fn enter_turn(&mut self, slot: u32, key: ConsumerKey) {
+        let queue = &mut self.queues[slot as usize];
+        if queue.has_priorities {
+            let priority = self.consumers[key as usize].priority;
+            let of = |&other: &ConsumerKey| self.consumers[other as usize].priority >= priority;
+            let at = queue.available.partition_point(of);
+            queue.available.insert(at, key);
+        } else {
+            queue.available.push_back(key);
         }
     }
 

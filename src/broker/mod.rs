@@ -22,6 +22,7 @@ mod publish;
 pub mod queue;
 pub mod ready;
 pub mod record;
+mod reply_to;
 pub mod restore;
 mod route;
 pub mod session;
@@ -43,6 +44,7 @@ pub use self::exception::Exception;
 pub use self::exchange::ExchangeKey;
 pub use self::publish::Publish;
 pub use self::queue::QueueKey;
+pub use self::reply_to::is_reply_queue;
 pub use self::session::{OutboxKey, SessionKey};
 pub use self::sink::Sink;
 
@@ -219,7 +221,7 @@ impl Broker {
                 .settle_tags(channel, *delivery_tag, false, requeue(*back), sink)
                 .map(nothing),
             Command::Get(get) => self.get(now, channel, get, sink),
-            Command::Consume(consume) => self.consume(channel, consume, sink),
+            Command::Consume(consume) => self.consume(now, channel, consume, sink),
             Command::Cancel(cancel) => Ok(self.cancel(channel, cancel, sink)),
             Command::Qos(qos) => self.qos(channel, qos),
             Command::Recover { requeue, answer } => self.recover(channel, *requeue, *answer, sink),
@@ -430,6 +432,10 @@ impl Broker {
         )
     }
 
+    fn no_queue(&self, vhost: u32, name: &[u8]) -> Exception {
+        Exception::not_found(format!("no {}", self.queue_shown(vhost, name)))
+    }
+
     fn no_exchange(&self, vhost: u32, name: &[u8]) -> Exception {
         Exception::not_found(format!("no {}", self.exchange_shown(vhost, name)))
     }
@@ -453,7 +459,7 @@ impl Broker {
         let vhost = self.vhost_of(channel);
         let key = self
             .queue_key(vhost, name)
-            .ok_or_else(|| Exception::not_found(format!("no {}", self.queue_shown(vhost, name))))?;
+            .ok_or_else(|| self.no_queue(vhost, name))?;
         self.check_not_locked(channel, key)?;
         Ok(key)
     }

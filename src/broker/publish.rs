@@ -7,6 +7,7 @@ use super::exception::Exception;
 use super::exchange::ExchangeKey;
 use super::exchange::headers::SortedHeaders;
 use super::queue::{Queue, QueueKey, Wait};
+use super::reply_to::is_reply_queue;
 use super::sink::Sink;
 use super::tx::TxPublish;
 use crate::auth::Access;
@@ -25,7 +26,8 @@ pub struct Publish<'a> {
     pub immediate: bool,
     /// `delivery-mode` is 2.
     pub persistent: bool,
-    /// A property that the router looks at is among the properties: `user-id` or `expiration`.
+    /// A property that the router looks at is among the properties: `user-id`, `expiration` or
+    /// `reply-to`.
     pub has_checked_property: bool,
 }
 
@@ -51,8 +53,19 @@ impl Broker {
         if !cache.holds(publish.message.names, epoch) {
             self.find_route(channel, &publish.message)?;
         }
-        if publish.has_checked_property {
-            self.check_properties(channel, publish)?;
+        if publish.has_checked_property
+            && let Some(properties) = self.check_properties(channel, publish)?
+        {
+            let message = Message {
+                properties: &properties,
+                ..publish.message
+            };
+            let publish = Publish {
+                message,
+                has_checked_property: false,
+                ..*publish
+            };
+            return self.publish(now, channel, &publish, sink);
         }
         self.counters.published += 1;
         if let Mode::Tx(_) = self.channels[channel as usize].mode {
@@ -133,7 +146,10 @@ impl Broker {
 
     fn unroutable<S: Sink>(&mut self, channel: u32, publish: &Publish<'_>, sink: &mut S) {
         let channel = &self.channels[channel as usize];
-        if publish.mandatory {
+        // A reply that comes too late is dropped, mandatory or not (RabbitMQ 4.2).
+        let is_reply =
+            publish.message.exchange().is_empty() && is_reply_queue(publish.message.routing_key());
+        if publish.mandatory && !is_reply {
             self.counters.returned += 1;
             let outbox = self.sessions[channel.session.slot as usize].outbox;
             sink.give_back(outbox, channel.number, &publish.message);
@@ -340,7 +356,11 @@ impl Broker {
     }
 
     #[cold]
-    fn check_properties(&self, channel: u32, publish: &Publish<'_>) -> Result<(), Exception> {
+    fn check_properties(
+        &self,
+        channel: u32,
+        publish: &Publish<'_>,
+    ) -> Result<Option<Vec<u8>>, Exception> {
         let properties = Properties::stored(publish.message.properties);
         if let Some(user_id) = properties.user_id() {
             self.check_user_id(channel, user_id.as_bytes())?;
@@ -348,7 +368,7 @@ impl Broker {
         if let Some(expiration) = properties.expiration() {
             super::arguments::check_expiration(expiration.as_bytes())?;
         }
-        Ok(())
+        self.with_reply_to(channel, properties)
     }
 }
 

@@ -87,8 +87,11 @@ pub struct Queue {
     pub unacked: u64,
     /// All consumers in the order in which they came.
     pub consumers: Vec<ConsumerKey>,
-    /// Consumers that may have credit, in the order in which they are served.
+    /// Consumers that may have credit, in the order in which they are served: by priority, and in
+    /// turn within one.
     pub available: VecDeque<ConsumerKey>,
+    /// Some consumer had a priority other than 0.
+    pub has_priorities: bool,
     /// The one consumer is exclusive.
     pub has_exclusive_consumer: bool,
     /// The queue had a consumer once, so that auto-delete applies.
@@ -129,6 +132,7 @@ impl Queue {
             unacked: 0,
             consumers: Vec::new(),
             available: VecDeque::new(),
+            has_priorities: false,
             has_exclusive_consumer: false,
             had_consumer: false,
             permitted: u64::MAX,

@@ -11,6 +11,7 @@ use super::exchange::{Exchange, ExchangeKey, ExchangeProperties, ExchangeType};
 use super::publish::Resource;
 use super::queue::{Queue, QueueKey, QueueProperties};
 use super::record::{Definition, Pairs};
+use super::reply_to::{REPLY_TO, is_reply_queue};
 use super::sink::Sink;
 use super::slices::Slice;
 use super::{BindingKey, Broker};
@@ -230,6 +231,24 @@ impl Broker {
     ) -> Result<Outcome, Exception> {
         let vhost = self.vhost_of(channel);
         let session = self.channels[channel as usize].session;
+        if declare.queue.as_bytes() == REPLY_TO {
+            return Ok(Outcome::now(Answer::QueueDeclareOk {
+                queue: REPLY_TO.into(),
+                message_count: 0,
+                consumer_count: 1,
+            }));
+        }
+        if is_reply_queue(declare.queue.as_bytes()) {
+            // Whoever is to answer a request may ask whether anyone still waits.
+            return match self.queue_key(vhost, declare.queue.as_bytes()) {
+                Some(_) => Ok(Outcome::now(Answer::QueueDeclareOk {
+                    queue: declare.queue.as_bytes().into(),
+                    message_count: 0,
+                    consumer_count: 1,
+                })),
+                None => Err(self.no_queue(vhost, declare.queue.as_bytes())),
+            };
+        }
         if declare.passive {
             let name = stripped(declare.queue.as_bytes());
             let key = self.find_queue(channel, &name)?;
@@ -498,6 +517,10 @@ impl Broker {
     ) -> Result<(QueueKey, ExchangeKey, Vec<u8>), Exception> {
         let vhost = self.vhost_of(channel);
         let name = self.queue_named(channel, queue)?;
+        if name.starts_with(REPLY_TO) {
+            let text = "cannot bind or unbind to a volatile (direct reply-to) queue";
+            return Err(Exception::access_refused(text));
+        }
         let key = if queue.is_empty() && routing_key.is_empty() {
             &name
         } else {

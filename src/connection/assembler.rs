@@ -97,7 +97,9 @@ impl PropertyCheck {
         let properties = Properties::check(octets)?;
         let summary = PropertySummary {
             persistent: properties.delivery_mode() == Some(crate::wire::content::PERSISTENT),
-            has_checked: properties.user_id().is_some() || properties.expiration().is_some(),
+            has_checked: properties.user_id().is_some()
+                || properties.expiration().is_some()
+                || properties.reply_to().is_some(),
         };
         if octets.len() <= Self::OCTETS_MAX {
             self.octets.clear();

@@ -622,10 +622,8 @@ fn offer(config: &Config) -> Offer {
         "per_consumer_qos",
         "direct_reply_to",
     ];
-    /// Announced only when they are there; see docs/conformance.md.
-    const NOT_YET: [&str; 2] = ["consumer_priorities", "direct_reply_to"];
     let mut capabilities = TableBuilder::new();
-    for name in CAPABILITIES.iter().filter(|name| !NOT_YET.contains(name)) {
+    for name in CAPABILITIES {
         capabilities.push(ShortString::truncated(name), FieldValue::Bool(true));
     }
     let identity = &config.identity;

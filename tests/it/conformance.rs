@@ -39,7 +39,9 @@ transcripts! {
     basic_cancel_by_server
     basic_consume
     basic_consume_exclusive
+    basic_consumer_priority
     basic_delivery_tags
+    basic_direct_reply_to
     basic_fanout_copies
     basic_field_table
     basic_get
