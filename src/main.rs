@@ -27,10 +27,13 @@ fn other(command: Command) -> ExitCode {
     match command {
         Command::Help => print(args::HELP),
         Command::Version => print(&args::version_line()),
-        Command::Serve(_)
-        | Command::Control { .. }
-        | Command::Inspect { .. }
-        | Command::Perf { .. } => ExitCode::from(EXIT_UNAVAILABLE),
+        Command::Perf { args } => {
+            let code = leveret::perf::run(&args);
+            ExitCode::from(u8::try_from(code).unwrap_or(EXIT_INTERNAL))
+        }
+        Command::Serve(_) | Command::Control { .. } | Command::Inspect { .. } => {
+            ExitCode::from(EXIT_UNAVAILABLE)
+        }
     }
 }
 
