@@ -138,10 +138,11 @@ class Broker:
         with open(self.log, errors="replace") as log:
             return [line for line in log if "panicked at" in line]
 
-    def resident_octets(self):
-        """Resident memory of the broker's process."""
+    def anonymous_octets(self):
+        """Memory of the broker's process that no file stands behind."""
         with open(f"/proc/{self.pid}/status") as status:
-            return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmRSS:"))
+            lines = dict(line.split(":", 1) for line in status)
+        return sum(int(lines[key].split()[0]) * 1024 for key in ("RssAnon", "RssShmem"))
 
     def threads(self):
         """Names of the broker's threads."""

@@ -101,15 +101,15 @@ def test_5000_connections(broker, channel, name):
 
 
 @pytest.mark.leveret_only("a goal of its own")
-def test_resident_memory_of_idle_connections(own_broker):
+def test_memory_of_idle_connections(own_broker):
     sessions = []
-    before = own_broker.resident_octets()
+    before = own_broker.anonymous_octets()
     try:
         for _ in range(4):
             wave = [Session((own_broker.host, own_broker.port)) for _ in range(250)]
             sessions += wave
             drive(wave, lambda session: session.ready, 60)
-        assert (own_broker.resident_octets() - before) / len(sessions) < 16 * 1024
+        assert (own_broker.anonymous_octets() - before) / len(sessions) < 16 * 1024
     finally:
         for session in sessions:
             session.socket.close()
