@@ -605,7 +605,9 @@ impl<S: Storage> Store<S> {
         if self.failed.is_some() {
             return None;
         }
-        let waiting = self.batch_since.filter(|_| self.in_flight.is_none());
+        // While a file is missing, the keeper's answer is the next thing to happen.
+        let may_flush = self.in_flight.is_none() && self.files_are_ready();
+        let waiting = self.batch_since.filter(|_| may_flush);
         let waiting = waiting.map(|since| Deadline(since.0 + BATCH_US));
         [
             waiting,
