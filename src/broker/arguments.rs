@@ -27,8 +27,8 @@ fn inequivalent(key: &str, what: &str, received: &str, current: &str) -> Excepti
 fn check_same(
     key: &str,
     what: &str,
-    received: impl std::fmt::Display + PartialEq,
-    current: impl std::fmt::Display + PartialEq,
+    received: &dyn std::fmt::Display,
+    current: &dyn std::fmt::Display,
 ) -> Result<(), Exception> {
     let (received, current) = (format!("'{received}'"), format!("'{current}'"));
     if received == current {
@@ -68,15 +68,15 @@ pub(super) fn check_exchange_equivalent(
     received: &ExchangeProperties,
 ) -> Result<(), Exception> {
     let (had, has) = (current.exchange_type.name(), received.exchange_type.name());
-    check_same("type", what, has, had)?;
-    check_same("durable", what, received.durable, current.durable)?;
+    check_same("type", what, &has, &had)?;
+    check_same("durable", what, &received.durable, &current.durable)?;
     check_same(
         "auto_delete",
         what,
-        received.auto_delete,
-        current.auto_delete,
+        &received.auto_delete,
+        &current.auto_delete,
     )?;
-    check_same("internal", what, received.internal, current.internal)?;
+    check_same("internal", what, &received.internal, &current.internal)?;
     let (current, received) = (
         FieldTable::stored(&current.arguments),
         FieldTable::stored(&received.arguments),
@@ -117,12 +117,12 @@ impl Equivalence<'_> {
             return Err(locked(what));
         }
         let durable = self.declared_durable && received.exclusive_to.is_none();
-        check_same("durable", what, durable, current.durable)?;
+        check_same("durable", what, &durable, &current.durable)?;
         check_same(
             "auto_delete",
             what,
-            received.auto_delete,
-            current.auto_delete,
+            &received.auto_delete,
+            &current.auto_delete,
         )?;
         let (current, received) = (
             FieldTable::stored(&current.arguments),
@@ -137,8 +137,8 @@ impl Equivalence<'_> {
         check_same(
             "x-queue-type",
             what,
-            queue_type(received),
-            queue_type(current),
+            &queue_type(received),
+            &queue_type(current),
         )?;
         COMPARED
             .iter()

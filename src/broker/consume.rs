@@ -123,7 +123,7 @@ impl Broker {
         if let Some(&key) = found {
             let mut pairs = super::record::Pairs::default();
             self.remove_consumer(key, &mut pairs, sink);
-            after = self.defined(pairs, Answer::CancelOk, sink).after;
+            after = super::topology::defined(&pairs, Answer::CancelOk, sink).after;
         }
         Outcome {
             answer: Answer::CancelOk,
@@ -399,7 +399,7 @@ impl Broker {
         }
     }
 
-    pub(super) fn qos(&mut self, channel: u32, qos: &basic::Qos) -> Result<Outcome, Exception> {
+    pub(super) fn qos(&mut self, channel: u32, qos: basic::Qos) -> Result<Outcome, Exception> {
         if qos.prefetch_size != 0 {
             let text = format!("prefetch_size!=0 ({})", qos.prefetch_size);
             return Err(Exception::not_implemented(text));

@@ -301,7 +301,7 @@ impl Broker {
         let queue = &self.queues[slot as usize];
         if !matches!(queue.permission_asked, 0 | u64::MAX)
             && queue.next_sequence + Queue::PERMISSION_STEP / 2 > queue.permission_asked
-            && (queue.message_count() as u64) < Queue::PERMISSION_STEP / 4
+            && queue.message_count() < Queue::PERMISSION_STEP / 4
         {
             self.ask_permission(slot, sink);
         }

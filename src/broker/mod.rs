@@ -223,7 +223,7 @@ impl Broker {
             Command::Get(get) => self.get(now, channel, get, sink),
             Command::Consume(consume) => self.consume(now, channel, consume, sink),
             Command::Cancel(cancel) => Ok(self.cancel(channel, cancel, sink)),
-            Command::Qos(qos) => self.qos(channel, qos),
+            Command::Qos(qos) => self.qos(channel, *qos),
             Command::Recover { requeue, answer } => self.recover(channel, *requeue, *answer, sink),
             Command::ExchangeDeclare(declare) => self.exchange_declare(channel, declare, sink),
             Command::ExchangeDelete(delete) => self.exchange_delete(channel, delete, sink),

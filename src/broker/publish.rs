@@ -113,7 +113,7 @@ impl Broker {
             && let [queue] = cache.queues[..]
         {
             let is_logged = publish.persistent && cache.logged > 0;
-            return self.to_one_queue(now, queue.slot, &publish.message, is_logged, sink);
+            return self.give_to_one_queue(now, queue.slot, &publish.message, is_logged, sink);
         }
         let mut queues = std::mem::take(&mut cache.queues);
         let batch = if cache.by_headers {
@@ -121,15 +121,15 @@ impl Broker {
             queues.clear();
             let exchange = cache.exchange.expect("a route was found for this message");
             self.route_by_headers(exchange, &publish.message, &mut queues);
-            self.to_queues(now, channel, &queues, publish, sink)
+            self.give_to_queues(now, channel, &queues, publish, sink)
         } else {
-            self.to_queues(now, channel, &queues, publish, sink)
+            self.give_to_queues(now, channel, &queues, publish, sink)
         };
         self.channels[channel as usize].route.queues = queues;
         batch
     }
 
-    fn to_queues<S: Sink>(
+    fn give_to_queues<S: Sink>(
         &mut self,
         now: Now,
         channel: u32,
@@ -141,7 +141,7 @@ impl Broker {
             self.unroutable(channel, publish, sink);
             return None;
         }
-        self.to_many_queues(now, queues, &publish.message, publish.persistent, sink)
+        self.give_to_many_queues(now, queues, &publish.message, publish.persistent, sink)
     }
 
     fn unroutable<S: Sink>(&mut self, channel: u32, publish: &Publish<'_>, sink: &mut S) {
@@ -160,7 +160,7 @@ impl Broker {
 
     /// The way of most messages: one queue.
     #[inline]
-    fn to_one_queue<S: Sink>(
+    fn give_to_one_queue<S: Sink>(
         &mut self,
         now: Now,
         slot: u32,
@@ -199,7 +199,7 @@ impl Broker {
     }
 
     /// Gives one message to several queues: one record, however many hold it.
-    fn to_many_queues<S: Sink>(
+    fn give_to_many_queues<S: Sink>(
         &mut self,
         now: Now,
         queues: &[QueueKey],
@@ -209,7 +209,8 @@ impl Broker {
     ) -> Option<Batch> {
         let mut holders = std::mem::take(&mut self.holders);
         let mut logged = std::mem::take(&mut self.logged_to);
-        (holders.clear(), logged.clear());
+        holders.clear();
+        logged.clear();
         for key in queues {
             let slot = key.slot;
             let queue = &mut self.queues[slot as usize];

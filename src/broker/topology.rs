@@ -29,6 +29,14 @@ fn stripped(name: &[u8]) -> Vec<u8> {
         .collect()
 }
 
+fn check_not_default_exchange(name: &[u8]) -> Result<(), Exception> {
+    if name.is_empty() {
+        let text = "operation not permitted on the default exchange";
+        return Err(Exception::access_refused(text));
+    }
+    Ok(())
+}
+
 impl Broker {
     // ---- exchanges ----
 
@@ -41,13 +49,13 @@ impl Broker {
         let vhost = self.vhost_of(channel);
         let name = stripped(declare.exchange.as_bytes());
         if declare.passive {
-            self.check_not_default_exchange(&name)?;
+            check_not_default_exchange(&name)?;
             let found = self.exchange_key(vhost, &name);
             found.ok_or_else(|| self.no_exchange(vhost, &name))?;
             return Ok(Outcome::now(Answer::ExchangeDeclareOk));
         }
         let exchange_type = ExchangeType::named(declare.exchange_type.as_bytes())?;
-        self.check_not_default_exchange(&name)?;
+        check_not_default_exchange(&name)?;
         self.check_access(channel, Access::Configure, Resource::Exchange(&name))?;
         let properties = ExchangeProperties {
             exchange_type,
@@ -76,7 +84,7 @@ impl Broker {
             pairs.put(&Definition::exchange(vhost, &name, &properties));
         }
         self.add_exchange(vhost, &name, properties);
-        Ok(self.defined(pairs, Answer::ExchangeDeclareOk, sink))
+        Ok(defined(&pairs, Answer::ExchangeDeclareOk, sink))
     }
 
     pub(super) fn exchange_delete<S: Sink>(
@@ -87,7 +95,7 @@ impl Broker {
     ) -> Result<Outcome, Exception> {
         let vhost = self.vhost_of(channel);
         let name = stripped(delete.exchange.as_bytes());
-        self.check_not_default_exchange(&name)?;
+        check_not_default_exchange(&name)?;
         if name.starts_with(b"amq.") {
             return Err(Exception::access_refused(format!(
                 "deletion of system {} not allowed",
@@ -104,7 +112,7 @@ impl Broker {
         }
         let mut pairs = Pairs::default();
         self.remove_exchange(key, &mut pairs);
-        Ok(self.defined(pairs, Answer::ExchangeDeleteOk, sink))
+        Ok(defined(&pairs, Answer::ExchangeDeleteOk, sink))
     }
 
     pub(super) fn exchange_bind<S: Sink>(
@@ -158,8 +166,8 @@ impl Broker {
         source: &[u8],
     ) -> Result<(ExchangeKey, ExchangeKey), Exception> {
         let vhost = self.vhost_of(channel);
-        self.check_not_default_exchange(destination)?;
-        self.check_not_default_exchange(source)?;
+        check_not_default_exchange(destination)?;
+        check_not_default_exchange(source)?;
         self.check_access(channel, Access::Write, Resource::Exchange(destination))?;
         self.check_access(channel, Access::Read, Resource::Exchange(source))?;
         let find = |name| {
@@ -168,14 +176,6 @@ impl Broker {
         };
         let source_key = find(source)?;
         Ok((find(destination)?, source_key))
-    }
-
-    pub(super) fn check_not_default_exchange(&self, name: &[u8]) -> Result<(), Exception> {
-        if name.is_empty() {
-            let text = "operation not permitted on the default exchange";
-            return Err(Exception::access_refused(text));
-        }
-        Ok(())
     }
 
     /// Adds an exchange that is not there yet.
@@ -292,7 +292,7 @@ impl Broker {
         let mut pairs = Pairs::default();
         let key = self.create_queue(now, vhost, &name, properties, &mut pairs, sink);
         let answer = self.declared(channel, key, &name);
-        Ok(self.defined(pairs, answer, sink))
+        Ok(defined(&pairs, answer, sink))
     }
 
     fn declared(&mut self, channel: u32, key: QueueKey, name: &[u8]) -> Answer {
@@ -383,7 +383,11 @@ impl Broker {
         }
         let mut pairs = Pairs::default();
         let message_count = self.remove_queue(key, &mut pairs, sink);
-        Ok(self.defined(pairs, Answer::QueueDeleteOk { message_count }, sink))
+        Ok(defined(
+            &pairs,
+            Answer::QueueDeleteOk { message_count },
+            sink,
+        ))
     }
 
     /// Removes a queue with its bindings, cancels its consumers and lets its messages go in
@@ -526,7 +530,7 @@ impl Broker {
         } else {
             routing_key
         };
-        self.check_not_default_exchange(exchange)?;
+        check_not_default_exchange(exchange)?;
         self.check_access(channel, Access::Write, Resource::Queue(&name))?;
         self.check_access(channel, Access::Read, Resource::Exchange(exchange))?;
         let source = self
@@ -552,7 +556,7 @@ impl Broker {
         if self.is_durable_binding(of) {
             pairs.put(&self.binding_definition(of));
         }
-        Ok(self.defined(pairs, answer, sink))
+        Ok(defined(&pairs, answer, sink))
     }
 
     fn unbind<S: Sink>(&mut self, of: &BindingRef<'_>, answer: Answer, sink: &mut S) -> Outcome {
@@ -565,7 +569,7 @@ impl Broker {
             bindings.retain(|&other| other != key);
         }
         self.remove_binding(key, &mut pairs);
-        self.defined(pairs, answer, sink)
+        defined(&pairs, answer, sink)
     }
 
     /// Adds a binding that is not there yet.
@@ -630,21 +634,16 @@ impl Broker {
             of.arguments,
         )
     }
+}
 
-    /// Writes the definitions and makes the answer wait for them, if there are any.
-    pub(super) fn defined<S: Sink>(
-        &mut self,
-        pairs: Pairs,
-        answer: Answer,
-        sink: &mut S,
-    ) -> Outcome {
-        if pairs.is_empty() {
-            return Outcome::now(answer);
-        }
-        sink.define(pairs.as_slice());
-        Outcome {
-            answer,
-            after: Some(sink.batch()),
-        }
+/// Writes the definitions and makes the answer wait for them, if there are any.
+pub(super) fn defined<S: Sink>(pairs: &Pairs, answer: Answer, sink: &mut S) -> Outcome {
+    if pairs.is_empty() {
+        return Outcome::now(answer);
+    }
+    sink.define(pairs.as_slice());
+    Outcome {
+        answer,
+        after: Some(sink.batch()),
     }
 }

@@ -70,7 +70,8 @@ impl Broker {
         let vhost = &self.vhosts[index as usize];
         let mut queues: Vec<QueueKey> = vhost.queues.values().copied().collect();
         let mut exchanges: Vec<ExchangeKey> = vhost.exchanges.values().copied().collect();
-        (queues.sort_unstable(), exchanges.sort_unstable());
+        queues.sort_unstable();
+        exchanges.sort_unstable();
         for key in queues {
             self.remove_queue(key, &mut pairs, sink);
         }

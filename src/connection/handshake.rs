@@ -96,7 +96,7 @@ impl Connection {
             (State::Tune, Method::ConnectionTuneOk(tune_ok)) => {
                 // RabbitMQ names the method that it sent itself.
                 let ids = (connection::Tune::CLASS_ID, connection::Tune::METHOD_ID);
-                self.tune_ok(&tune_ok, host)
+                self.tune_ok(tune_ok, host)
                     .map_err(|it| Fault::Exception(it, ids))?;
             }
             (State::Tuned, Method::ConnectionOpen(open)) => {
@@ -180,7 +180,7 @@ impl Connection {
 
     fn tune_ok<H: Host>(
         &mut self,
-        tune_ok: &connection::TuneOk,
+        tune_ok: connection::TuneOk,
         host: &mut H,
     ) -> Result<(), Exception> {
         let offer = host.offer();

@@ -209,7 +209,7 @@ impl Connection {
                     break;
                 }
                 Err(fault) => {
-                    self.fail(fault, host);
+                    self.fail(&fault, host);
                     // The stream may have lost its frames; what is left of it says nothing.
                     if !matches!(self.state, State::Open(_)) {
                         consumed = input.len();
@@ -312,14 +312,11 @@ impl Connection {
         };
         let (class_id, method_id, arguments) = split_ids(payload)?;
         let ids = (class_id, method_id);
-        let at = match self.find(number) {
-            Some(at) => at,
-            None => {
-                let method = Method::decode(payload)?;
-                self.open_channel(session, number, &method, host)?;
-                *consumed += octets;
-                return Ok(Step::Done);
-            }
+        let Some(at) = self.find(number) else {
+            let method = Method::decode(payload)?;
+            self.open_channel(session, number, &method, host)?;
+            *consumed += octets;
+            return Ok(Step::Done);
         };
         let key = match self.channels[at].1.state {
             ChannelState::Open(key) => key,
@@ -417,7 +414,7 @@ impl Connection {
         let method = basic::Publish::decode_arguments(arguments)?;
         let names = &arguments[2..arguments.len() - 1];
         let content = &input[*consumed + octets..];
-        match whole_content(content, number, self.frame_max)? {
+        match whole_content(content, number, self.frame_max) {
             Content::Whole {
                 properties,
                 body,
@@ -910,8 +907,8 @@ impl Connection {
 
     // ---- the end ----
 
-    fn fail<H: Host>(&mut self, fault: Fault, host: &mut H) {
-        let (code, text, ids) = match &fault {
+    fn fail<H: Host>(&mut self, fault: &Fault, host: &mut H) {
+        let (code, text, ids) = match fault {
             Fault::Wire(error) => (
                 error.reply_code(),
                 error.reply_text(),
@@ -1103,7 +1100,7 @@ enum Content<'a> {
 
 /// Looks at the content header and body frame that follow a `basic.publish`.
 #[inline]
-fn whole_content(input: &[u8], number: u16, frame_max: u32) -> Result<Content<'_>, WireError> {
+fn whole_content(input: &[u8], number: u16, frame_max: u32) -> Content<'_> {
     // A malformed frame is found, and answered, when it is next to be taken.
     let header = match decoder::decode(input, frame_max) {
         Ok(Decoded::Frame {
@@ -1112,8 +1109,8 @@ fn whole_content(input: &[u8], number: u16, frame_max: u32) -> Result<Content<'_
             payload,
             consumed,
         }) if channel.0 == number => (payload, consumed),
-        Ok(Decoded::Incomplete { .. }) => return Ok(Content::Awaited),
-        _ => return Ok(Content::InParts),
+        Ok(Decoded::Incomplete { .. }) => return Content::Awaited,
+        _ => return Content::InParts,
     };
     let Ok(ContentHeader {
         class_id: crate::wire::content::CLASS_BASIC,
@@ -1122,14 +1119,14 @@ fn whole_content(input: &[u8], number: u16, frame_max: u32) -> Result<Content<'_
         properties,
     }) = ContentHeader::decode(header.0)
     else {
-        return Ok(Content::InParts);
+        return Content::InParts;
     };
     if body_size == 0 {
-        return Ok(Content::Whole {
+        return Content::Whole {
             properties,
             body: &[],
             octets: header.1,
-        });
+        };
     }
     match decoder::decode(&input[header.1..], frame_max) {
         Ok(Decoded::Frame {
@@ -1137,17 +1134,17 @@ fn whole_content(input: &[u8], number: u16, frame_max: u32) -> Result<Content<'_
             channel,
             payload,
             consumed,
-        }) if channel.0 == number && payload.len() as u64 == body_size => Ok(Content::Whole {
+        }) if channel.0 == number && payload.len() as u64 == body_size => Content::Whole {
             properties,
             body: payload,
             octets: header.1 + consumed,
-        }),
+        },
         Ok(Decoded::Incomplete { need })
             if body_size <= WHOLE_BODY_OCTETS_MAX
                 && need <= WHOLE_BODY_OCTETS_MAX as usize + FRAME_OVERHEAD =>
         {
-            Ok(Content::Awaited)
+            Content::Awaited
         }
-        _ => Ok(Content::InParts),
+        _ => Content::InParts,
     }
 }

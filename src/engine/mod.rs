@@ -389,7 +389,7 @@ impl<S: Storage> Engine<S> {
         for id in ids {
             let alarm = self.alarm;
             self.with_connection(now, id, |connection, turn| {
-                connection.set_blocked(alarm, turn)
+                connection.set_blocked(alarm, turn);
             });
         }
     }

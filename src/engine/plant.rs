@@ -14,7 +14,7 @@ use crate::wire::method::basic;
 use crate::wire::{ChannelNumber, DeliveryTag, MethodFields, ReplyCode, ShortString, encode};
 
 /// What a large body is read from; none is kept open for long.
-pub type LargeHandle = ();
+pub(super) type LargeHandle = ();
 
 /// The log and the outboxes of all peers. An outbox has its connection's slot.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub struct Plant<S: Storage> {
     /// The log.
     pub store: Store<S>,
     /// The outboxes by slot.
-    pub outboxes: Slab<Outbox<LargeHandle>>,
+    pub(super) outboxes: Slab<Outbox<LargeHandle>>,
     /// Slots of outboxes with something to write.
     pub dirty: Vec<u32>,
     /// Buffers that ran empty.

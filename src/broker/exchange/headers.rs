@@ -22,8 +22,7 @@ impl MatchMode {
     pub fn of(arguments: FieldTable<'_>) -> Result<Self, Exception> {
         let mode = |any, with_x| Ok(MatchMode { any, with_x });
         match arguments.get("x-match") {
-            None => mode(false, false),
-            Some(FieldValue::LongString(b"all")) => mode(false, false),
+            None | Some(FieldValue::LongString(b"all")) => mode(false, false),
             Some(FieldValue::LongString(b"any")) => mode(true, false),
             Some(FieldValue::LongString(b"all-with-x")) => mode(false, true),
             Some(FieldValue::LongString(b"any-with-x")) => mode(true, true),
