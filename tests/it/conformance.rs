@@ -42,6 +42,7 @@ transcripts! {
     basic_consumer_priority
     basic_delivery_tags
     basic_direct_reply_to
+    basic_expiration
     basic_fanout_copies
     basic_field_table
     basic_get
@@ -117,6 +118,7 @@ transcripts! {
     frame_type
     frame_unknown_method
     frame_utf8
+    queue_arguments
     queue_auto_delete
     queue_bind
     queue_declare

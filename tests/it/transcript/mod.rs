@@ -20,6 +20,7 @@
 //! S: heartbeat · S: raw OCTETS · S: eof
 //! U: …                like S:, several lines in a row in any order
 //! quiet 1            nothing has come on the connection but the answer to a question on channel 1
+//! reopen 1           the broker has closed channel 1: answers that and opens it again
 //! ctl add_user u p   the control command; its output is not looked at
 //! crash              the broker is killed and started again on its data directory
 //! repeat i=1..9 … end                             $i is the counter, '${i}' within text
@@ -63,6 +64,7 @@ enum Step {
     Expect(Expecting),
     Unordered(Expecting),
     Quiet(u16),
+    Reopen(u16),
     Control(Vec<String>),
     Crash,
     Repeat {
@@ -176,6 +178,7 @@ fn parse_line(number: usize, text: &str) -> Result<Line, String> {
         ("U", true) => Step::Unordered(parse_expecting(&mut cursor)?),
         ("tcp", false) => Step::Tcp,
         ("crash", false) => Step::Crash,
+        ("reopen", false) => Step::Reopen(cursor.number()? as u16),
         ("quiet", false) => Step::Quiet(cursor.number()? as u16),
         ("ctl", false) => {
             let words = cursor.rest.split_ascii_whitespace();

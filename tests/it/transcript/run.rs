@@ -123,6 +123,13 @@ impl Player<'_> {
                 self.flush_others("");
                 self.broker.crash()?;
             }
+            Step::Reopen(channel) => {
+                self.flush_others("");
+                let peer = self.peer(to)?;
+                peer.put_method(*channel, &Method::new("channel.close-ok", &[]), None)?;
+                ask(peer, *channel, &Method::new("channel.open", &[]))?;
+                self.talk.push(format!("reopened {channel}"));
+            }
             Step::Quiet(channel) => self.quiet(to, *channel)?,
             Step::Send(sending) => {
                 self.flush_others(to);
