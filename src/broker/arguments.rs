@@ -216,7 +216,7 @@ pub(super) fn check_queue(what: &str, arguments: FieldTable<'_>) -> Result<(), E
                 None => return unacceptable(),
             },
             "x-single-active-consumer" if value.as_bool().is_none() => {
-                return invalid(format!("\"expected boolean, got {}\"", value.type_name()));
+                return unacceptable();
             }
             "x-queue-type" => match value.as_str() {
                 Some("classic" | "quorum") => {}

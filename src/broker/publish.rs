@@ -363,11 +363,11 @@ impl Broker {
         publish: &Publish<'_>,
     ) -> Result<Option<Vec<u8>>, Exception> {
         let properties = Properties::stored(publish.message.properties);
-        if let Some(user_id) = properties.user_id() {
-            self.check_user_id(channel, user_id.as_bytes())?;
-        }
         if let Some(expiration) = properties.expiration() {
             super::arguments::check_expiration(expiration.as_bytes())?;
+        }
+        if let Some(user_id) = properties.user_id() {
+            self.check_user_id(channel, user_id.as_bytes())?;
         }
         self.with_reply_to(channel, properties)
     }

@@ -258,8 +258,14 @@ impl Broker {
         let given = stripped(declare.queue.as_bytes());
         let name = if given.is_empty() {
             self.generated_name(b"amq.gen-")
+        } else if given.starts_with(b"amq.") {
+            // Also when it is there: RabbitMQ looks at the name first.
+            return Err(Exception::access_refused(format!(
+                "queue name '{}' contains reserved prefix 'amq.*'",
+                shown(&given)
+            )));
         } else {
-            given.clone()
+            given
         };
         self.check_access(channel, Access::Configure, Resource::Queue(&name))?;
         let properties = QueueProperties {
@@ -281,12 +287,6 @@ impl Broker {
             equivalence.check_queue(&queue.properties, &properties)?;
             arguments::check_queue(&what, declare.arguments)?;
             return Ok(Outcome::now(self.declared(channel, key, &name)));
-        }
-        if given.starts_with(b"amq.") {
-            return Err(Exception::access_refused(format!(
-                "queue name '{}' contains reserved prefix 'amq.*'",
-                shown(&name)
-            )));
         }
         arguments::check_queue(&what, declare.arguments)?;
         let mut pairs = Pairs::default();
