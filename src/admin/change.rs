@@ -290,11 +290,8 @@ fn unbind(call: &mut Call<'_>, destination_kind: DestinationKind) -> Answer {
 
 pub(super) fn close_connection(call: &mut Call<'_>) -> Answer {
     let [name] = call.parts();
-    let reason = call
-        .head
-        .reason
-        .as_deref()
-        .unwrap_or("Closed via management plugin");
+    let given = call.head.reason.as_deref().or(call.head.query("reason"));
+    let reason = given.unwrap_or("Closed via management plugin");
     let own_user = match call.user() {
         Some(user) if !user.has_tag("administrator") => Some(user.name().to_owned()),
         _ => None,

@@ -22,7 +22,7 @@ mod route;
 mod view;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use command::{
     AdminAnswer, AdminCommand, AdminError, Binding, HttpId, NewSecret, Outcome, UsersCommand,

@@ -79,7 +79,8 @@ impl Reply {
     pub(super) fn answer(answer: AdminAnswer) -> Self {
         match answer {
             Ok(Outcome::Created) => Reply::empty(201),
-            Ok(Outcome::Exists | Outcome::Done | Outcome::Messages(_)) => Reply::empty(204),
+            Ok(Outcome::Exists | Outcome::Done) => Reply::empty(204),
+            Ok(Outcome::Messages(count)) => Reply::empty(204).with("x-messages", count.to_string()),
             Err(AdminError::NotFound) => Reply::not_found(),
             Err(AdminError::Refused(_)) => Reply::refused("Access refused."),
             Err(AdminError::Precondition(reason)) => Reply::bad_request(reason),

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use std::net::SocketAddr;
 
 /// A queue of [`Fake`].
-struct FakeQueue {
+pub(crate) struct FakeQueue {
     vhost: String,
     name: Vec<u8>,
     ready: u64,
@@ -18,17 +18,17 @@ struct FakeQueue {
 }
 
 /// A server that only shows rows and notes commands.
-struct Fake {
+pub(crate) struct Fake {
     users: Users,
     vhosts: Vec<String>,
     queues: Vec<FakeQueue>,
     arguments: TableBuilder,
     /// Commands are answered later.
     is_slow: bool,
-    commands: Vec<String>,
-    answer: AdminAnswer,
-    alarm: bool,
-    serving: bool,
+    pub(crate) commands: Vec<String>,
+    pub(crate) answer: AdminAnswer,
+    pub(crate) alarm: bool,
+    pub(crate) serving: bool,
 }
 
 fn address(text: &str) -> SocketAddr {
@@ -36,7 +36,7 @@ fn address(text: &str) -> SocketAddr {
 }
 
 impl Fake {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut users = Users::new(vec!["guest".to_owned()], 100);
         let all = PermissionTexts {
             configure: ".*",
@@ -81,7 +81,7 @@ impl Fake {
         }
     }
 
-    fn with_queues(count: usize) -> Self {
+    pub(crate) fn with_queues(count: usize) -> Self {
         let mut fake = Fake::new();
         // Not in the order of their names, so that sorting shows.
         for number in (0..count).rev() {
