@@ -26,6 +26,15 @@ macro_rules! transcripts {
             let played = [$(stringify!($name)),*].map(String::from);
             assert_eq!(files, BTreeSet::from(played));
         }
+
+        #[test]
+        fn the_index_names_every_transcript() {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/conformance.md");
+            let index = fs::read_to_string(path).expect("the index is there");
+            for name in [$(stringify!($name)),*] {
+                assert!(index.contains(&format!("`{name}`")), "{name} is not in the index");
+            }
+        }
     };
 }
 
