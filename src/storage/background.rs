@@ -174,7 +174,7 @@ impl<S: Storage> Store<S> {
                 && Some(number) != filling;
             if gone {
                 dead.push(number);
-            } else {
+            } else if segment.first_lsn <= covers_lsn {
                 kept.push((number, segment.first_lsn));
             }
         }

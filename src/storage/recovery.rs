@@ -131,6 +131,7 @@ struct Opening<'a, S: Storage> {
     segments: BTreeMap<u32, FoundSegment<S>>,
     /// Names of files that may be used for new segments.
     unused: Vec<String>,
+    found_files: bool,
     recovery: Recovery,
 }
 
@@ -156,6 +157,7 @@ impl<S: Storage> Store<S> {
             storage: &storage,
             segments: BTreeMap::new(),
             unused: Vec::new(),
+            found_files: false,
             recovery: Recovery::default(),
         };
         opening.definitions(&mut store)?;
@@ -211,6 +213,9 @@ impl<S: Storage> Opening<'_, S> {
                 .storage
                 .open(DEFINITIONS_NAME)
                 .map_err(unreadable(DEFINITIONS_NAME))?;
+            // As with segments: after a kill it may be in the page cache only.
+            let failed = |error| StorageError::new("cannot sync", DEFINITIONS_NAME, &error);
+            self.storage.sync(&file).map_err(failed)?;
             store.definitions_found(file, &found);
         }
         self.recovery.definitions = found.pairs;
@@ -249,6 +254,7 @@ impl<S: Storage> Opening<'_, S> {
             .storage
             .list()
             .map_err(unreadable("the data directory"))?;
+        self.found_files = !names.is_empty();
         let mut numbers: Vec<_> = names
             .iter()
             .filter_map(|(name, octets)| Some((number_in(name, ".seg")?, *octets)))
@@ -489,16 +495,14 @@ impl<S: Storage> Opening<'_, S> {
     }
 
     /// Overwrites the headers of what was cut off, so that no later start reads it: by then the
-    /// mark will have passed their numbers.
+    /// mark will have passed their numbers. And syncs what was read: after a kill it may be in the
+    /// page cache only, and what comes next counts on it.
     fn make_void(&mut self, end_lsn: u64) -> Result<(), StorageError> {
         let mut emptied = Vec::new();
         for (&number, found) in &self.segments {
             let Content::Scanned(summary, _) = &found.content else {
                 continue;
             };
-            if summary.void.is_empty() && found.header.first_lsn < end_lsn {
-                continue;
-            }
             let name = segment_name(number);
             let failed = |error: io::Error| StorageError::new("cannot write", &name, &error);
             let file = self.storage.open(&name).map_err(failed)?;
@@ -516,6 +520,10 @@ impl<S: Storage> Opening<'_, S> {
         for number in emptied {
             self.segments.remove(&number);
             self.unused.push(segment_name(number));
+        }
+        if self.found_files {
+            let failed = |error| StorageError::new("cannot sync", "the data directory", &error);
+            self.storage.sync_dir().map_err(failed)?;
         }
         Ok(())
     }

@@ -208,6 +208,12 @@ impl Summary {
                 },
             },
         );
+        if !scope.dense {
+            // Compaction keeps messages only, and what it rewrites was whole: the record that ended
+            // a group may be gone.
+            summary.group_from = None;
+            summary.closes_group = true;
+        }
         summary
     }
 

@@ -109,6 +109,8 @@ const FREE_SPACE_US: u64 = 5_000_000;
 const FULL_SOON_US: u64 = 2_000_000;
 /// A segment that was full later than this is followed by a smaller one.
 const FULL_LATE_US: u64 = 60_000_000;
+/// Octets of the record of a mark.
+const MARK_OCTETS: u64 = 32;
 /// Ranges of settlements that are gathered before they are written within a turn.
 const SETTLEMENTS_MAX: usize = 4096;
 
@@ -143,6 +145,8 @@ pub struct Store<S: Storage> {
     pub(super) prepared: HashMap<u32, PreparedFile<S>>,
     /// What was asked for and is not there yet, by segment: octets.
     preparing: HashMap<u32, u64>,
+    /// No file was asked for from this number on.
+    next_unprepared: u32,
     /// Names of dead segments that may be used again.
     pub(super) recyclable: Vec<String>,
     /// Preparing failed for lack of space; it is tried again at this moment.
@@ -269,6 +273,7 @@ impl<S: Storage> Store<S> {
             segment_octets: config.segment_octets_min,
             prepared: HashMap::new(),
             preparing: HashMap::new(),
+            next_unprepared: 0,
             recyclable: Vec::new(),
             retry_at: None,
             free_space_at: Deadline(now.monotonic_us),
@@ -672,18 +677,23 @@ impl<S: Storage> Store<S> {
     }
 
     fn hand_over(&mut self, helpers: &mut impl Helpers<S>) {
-        if self.tail.has_new() && self.flushed_lsn > self.marked_lsn {
+        // A mark must not begin a segment here: the file of that may not be there yet.
+        let room = self
+            .filling
+            .is_some_and(|filling| filling.used + MARK_OCTETS <= filling.octets);
+        if self.tail.has_new() && self.flushed_lsn > self.marked_lsn && room {
             self.append_mark();
         }
         let octets = self.tail.unflushed_octets();
         let blocks = self.tail.hand_over();
-        let writes = blocks
-            .into_iter()
+        let writes: Vec<_> = blocks
+            .iter()
             .filter_map(|block| {
                 let file = self.segments.get(block.segment)?.file.as_ref()?;
-                Some((Arc::clone(file), block))
+                Some((Arc::clone(file), Arc::clone(block)))
             })
             .collect();
+        assert_eq!(writes.len(), blocks.len(), "each block has its file");
         let definitions = self.definitions.hand_over();
         let batch = self.open_batch;
         self.in_flight = Some(InFlight {
@@ -1020,7 +1030,10 @@ impl<S: Storage> Store<S> {
         let number = self.next_number;
         self.next_number += 1;
         let needed = SEGMENT_START + record_octets;
-        let seed = Seed(self.next_random());
+        // The number is mixed in so that even a caller who repeats the random numbers of an earlier
+        // run gives a recycled file another seed.
+        let mixed = u64::from(number).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let seed = Seed(self.next_random() ^ mixed);
         let mut segment = Segment::new(number, seed, 0, self.next_lsn);
         segment.used = SEGMENT_START;
         // What was asked for is what will be there.
@@ -1062,10 +1075,14 @@ impl<S: Storage> Store<S> {
         if repeated.is_some_and(|before| before >= octets) {
             return;
         }
+        // A file that is there under this name, or will be, is made longer and never replaced.
+        let fresh = number >= self.next_unprepared;
+        self.next_unprepared = self.next_unprepared.max(number + 1);
+        let recycle = if fresh { self.recyclable.pop() } else { None };
         self.jobs.push_back(Job::Prepare {
             number,
             octets,
-            recycle: self.recyclable.pop(),
+            recycle,
         });
     }
 

@@ -55,18 +55,19 @@ pub(super) fn body_message(body: &[u8]) -> Message<'_> {
 
 impl Bench {
     pub(super) fn open(disk: MemoryStorage) -> Self {
-        Self::open_with(disk, small_config()).expect("opens")
+        Self::open_seeded(disk, small_config(), 7).expect("opens")
     }
 
-    pub(super) fn open_with(
+    pub(super) fn open_seeded(
         disk: MemoryStorage,
         config: StoreConfig,
+        seed: u64,
     ) -> Result<Self, StorageError> {
         let now = Now {
             monotonic_us: 1_000_000,
             wall_ms: 1_700_000_000_000,
         };
-        let (store, recovery) = Store::open(disk.clone(), config, now, disk.calls() + 7)?;
+        let (store, recovery) = Store::open(disk.clone(), config, now, seed)?;
         Ok(Bench {
             disk,
             store,
