@@ -32,6 +32,10 @@ pub struct Binding {
     pub binding_key: Box<[u8]>,
     /// Arguments, a field table's octets without its length.
     pub arguments: Box<[u8]>,
+    /// Place in the source's list of such bindings; kept by the exchange.
+    pub at_source: u32,
+    /// Place in the destination's list of bindings that lead to it.
+    pub at_destination: u32,
 }
 
 /// All bindings of the broker, found by what they are made of.
@@ -108,6 +112,19 @@ impl std::ops::Index<BindingKey> for Bindings {
     }
 }
 
+impl std::ops::IndexMut<BindingKey> for Bindings {
+    fn index_mut(&mut self, key: BindingKey) -> &mut Binding {
+        &mut self.all[key as usize]
+    }
+}
+
+/// Takes the entry at `at` out of a list by putting the last one in its place; gives that one,
+/// whose place has changed.
+pub fn take_out(list: &mut Vec<BindingKey>, at: u32) -> Option<BindingKey> {
+    list.swap_remove(at as usize);
+    list.get(at as usize).copied()
+}
+
 /// The parts of a binding, borrowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BindingRef<'a> {
@@ -128,6 +145,8 @@ impl BindingRef<'_> {
             destination: self.destination,
             binding_key: self.binding_key.into(),
             arguments: self.arguments.into(),
+            at_source: 0,
+            at_destination: 0,
         }
     }
 }

@@ -4,7 +4,7 @@
 //! the batch that it has to wait for.
 
 use super::arguments::{self, Equivalence};
-use super::binding::{BindingRef, Destination};
+use super::binding::{BindingRef, Destination, take_out};
 use super::command::{Answer, Outcome};
 use super::exception::{Exception, shown};
 use super::exchange::{Exchange, ExchangeKey, ExchangeProperties, ExchangeType};
@@ -198,18 +198,22 @@ impl Broker {
     }
 
     /// Removes an exchange with its bindings, and the auto-delete exchanges that lose their last
-    /// binding by it.
+    /// binding by it, and so on.
     pub(super) fn remove_exchange(&mut self, key: ExchangeKey, pairs: &mut Pairs) {
-        let exchange = &self.exchanges[key.slot as usize];
-        let bindings = exchange.outgoing_bindings(&self.bindings, key);
-        let incoming = exchange.incoming.clone();
-        for binding in bindings.into_iter().chain(incoming) {
-            if self.bindings.contains(binding) {
-                self.remove_binding(binding, pairs);
+        let mut doomed = vec![key];
+        while let Some(key) = doomed.pop() {
+            if !self.exchange_is(key) {
+                continue;
             }
-        }
-        // An auto-delete exchange may have gone with its last binding.
-        if self.exchange_is(key) {
+            let mut bindings =
+                self.exchanges[key.slot as usize].outgoing_bindings(&self.bindings, key);
+            bindings.append(&mut self.exchanges[key.slot as usize].incoming);
+            for binding in bindings {
+                // One that leads from the exchange to itself is in both lists.
+                if self.bindings.contains(binding) {
+                    doomed.extend(self.take_binding(binding, pairs));
+                }
+            }
             let exchange = self.exchanges.remove(key.slot as usize);
             let vhost = &mut self.vhosts[exchange.vhost as usize];
             vhost.exchanges.remove(&exchange.name);
@@ -564,10 +568,6 @@ impl Broker {
             return Outcome::now(answer);
         };
         let mut pairs = Pairs::default();
-        if let Destination::Queue(queue) = of.destination {
-            let bindings = &mut self.queues[queue.slot as usize].bindings;
-            bindings.retain(|&other| other != key);
-        }
         self.remove_binding(key, &mut pairs);
         defined(&pairs, answer, sink)
     }
@@ -575,38 +575,52 @@ impl Broker {
     /// Adds a binding that is not there yet.
     pub(super) fn add_binding(&mut self, of: &BindingRef<'_>) {
         let key = self.bindings.insert(of);
-        self.exchanges[of.source.slot as usize].add(key, &self.bindings[key]);
-        match of.destination {
-            Destination::Queue(queue) => self.queues[queue.slot as usize].bindings.push(key),
-            Destination::Exchange(to) => self.exchanges[to.slot as usize].incoming.push(key),
-        }
+        let at_source = self.exchanges[of.source.slot as usize].add(key, &self.bindings[key]);
+        let leading_here = self.leading_to(of.destination);
+        leading_here.push(key);
+        let at_destination = leading_here.len() as u32 - 1;
+        let binding = &mut self.bindings[key];
+        (binding.at_source, binding.at_destination) = (at_source, at_destination);
         self.topology_changed();
     }
 
-    /// Takes a binding out of its exchange; an auto-delete exchange goes with its last one. The
-    /// destination queue's own list is left to the caller.
+    /// The list of bindings that lead to a destination.
+    fn leading_to(&mut self, destination: Destination) -> &mut Vec<BindingKey> {
+        match destination {
+            Destination::Queue(key) => &mut self.queues[key.slot as usize].bindings,
+            Destination::Exchange(key) => &mut self.exchanges[key.slot as usize].incoming,
+        }
+    }
+
+    /// Removes a binding; an auto-delete exchange goes with its last one.
     fn remove_binding(&mut self, key: BindingKey, pairs: &mut Pairs) {
+        if let Some(unused) = self.take_binding(key, pairs) {
+            self.remove_exchange(unused, pairs);
+        }
+    }
+
+    /// Takes a binding off every list; gives its source when that is to go with its last binding.
+    /// A destination whose list was taken away before is left alone.
+    fn take_binding(&mut self, key: BindingKey, pairs: &mut Pairs) -> Option<ExchangeKey> {
         let of = self.bindings[key].parts();
         if self.is_durable_binding(&of) {
             pairs.remove(self.binding_definition(&of).key);
         }
         let binding = self.bindings.remove(key);
         let source = &mut self.exchanges[binding.source.slot as usize];
-        source.remove(key, &binding);
-        let is_last = source.outgoing == 0 && source.properties.auto_delete;
-        if let Destination::Exchange(to) = binding.destination {
-            let incoming = &mut self.exchanges[to.slot as usize].incoming;
-            incoming.retain(|&other| other != key);
-        } else if let Destination::Queue(to) = binding.destination
-            && let Some(queue) = self.queues.get_mut(to.slot as usize)
-            && !queue.bindings.is_empty()
-        {
-            queue.bindings.retain(|&other| other != key);
+        let moved = source.remove(key, &binding);
+        let is_unused = source.outgoing == 0 && source.properties.auto_delete;
+        if let Some(moved) = moved {
+            self.bindings[moved].at_source = binding.at_source;
         }
-        if is_last {
-            self.remove_exchange(binding.source, pairs);
+        let leading_there = self.leading_to(binding.destination);
+        if leading_there.get(binding.at_destination as usize) == Some(&key)
+            && let Some(moved) = take_out(leading_there, binding.at_destination)
+        {
+            self.bindings[moved].at_destination = binding.at_destination;
         }
         self.topology_changed();
+        is_unused.then_some(binding.source)
     }
 
     /// A binding survives a restart when both its ends do.

@@ -10,7 +10,7 @@ use hashbrown::HashMap;
 
 use self::headers::{MatchMode, SortedHeaders};
 use self::topic::TopicTrie;
-use super::binding::{Binding, BindingKey, Bindings};
+use super::binding::{Binding, BindingKey, Bindings, take_out};
 use super::exception::{Exception, shown};
 use crate::wire::field_table::FieldTable;
 
@@ -158,46 +158,51 @@ impl Exchange {
         matches!(self.index, Index::Headers(_))
     }
 
-    /// Adds a checked binding that leaves this exchange.
-    pub fn add(&mut self, key: BindingKey, binding: &Binding) {
+    /// Adds a checked binding that leaves this exchange; gives its place for
+    /// [`Binding::at_source`].
+    pub fn add(&mut self, key: BindingKey, binding: &Binding) -> u32 {
         self.outgoing += 1;
         self.leads_to_exchanges += u32::from(binding.leads_to_exchange());
-        match &mut self.index {
-            Index::Direct(by_key) => {
-                by_key
-                    .entry(binding.binding_key.clone())
-                    .or_default()
-                    .push(key);
+        let list = match &mut self.index {
+            Index::Direct(by_key) => by_key.entry(binding.binding_key.clone()).or_default(),
+            Index::Fanout(all) => all,
+            Index::Topic(trie) => {
+                trie.insert(&binding.binding_key, key);
+                return 0;
             }
-            Index::Fanout(all) => all.push(key),
-            Index::Topic(trie) => trie.insert(&binding.binding_key, key),
             Index::Headers(all) => {
                 let mode = MatchMode::of(FieldTable::stored(&binding.arguments));
                 all.push((key, mode.expect("checked before it was added")));
+                return all.len() as u32 - 1;
             }
-        }
+        };
+        list.push(key);
+        list.len() as u32 - 1
     }
 
-    /// Takes a binding that leaves this exchange out again.
-    pub fn remove(&mut self, key: BindingKey, binding: &Binding) {
+    /// Takes a binding that leaves this exchange out again; gives the one that has taken its
+    /// place, whose [`Binding::at_source`] is now the removed one's.
+    pub fn remove(&mut self, key: BindingKey, binding: &Binding) -> Option<BindingKey> {
         self.outgoing -= 1;
         self.leads_to_exchanges -= u32::from(binding.leads_to_exchange());
         match &mut self.index {
             Index::Direct(by_key) => {
-                if let Some(bindings) = by_key.get_mut(&*binding.binding_key) {
-                    bindings.retain(|&other| other != key);
-                    if bindings.is_empty() {
-                        by_key.remove(&*binding.binding_key);
-                    }
+                let bindings = by_key.get_mut(&*binding.binding_key)?;
+                let moved = take_out(bindings, binding.at_source);
+                if bindings.is_empty() {
+                    by_key.remove(&*binding.binding_key);
                 }
+                moved
             }
-            Index::Fanout(all) => {
-                if let Some(at) = all.iter().position(|&other| other == key) {
-                    all.swap_remove(at);
-                }
+            Index::Fanout(all) => take_out(all, binding.at_source),
+            Index::Topic(trie) => {
+                trie.remove(&binding.binding_key, key);
+                None
             }
-            Index::Topic(trie) => trie.remove(&binding.binding_key, key),
-            Index::Headers(all) => all.retain(|&(other, _)| other != key),
+            Index::Headers(all) => {
+                all.swap_remove(binding.at_source as usize);
+                all.get(binding.at_source as usize).map(|&(moved, _)| moved)
+            }
         }
     }
 
