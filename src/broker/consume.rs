@@ -291,6 +291,9 @@ impl Broker {
         sink: &mut S,
     ) -> Result<(), Exception> {
         let state = &mut self.channels[channel as usize];
+        if let Mode::Tx(transaction) = &state.mode {
+            transaction.check_room(self.limits.transaction_entries_max)?;
+        }
         let unknown = || {
             let text = format!("unknown delivery tag {delivery_tag}");
             Err(Exception::precondition_failed(text))

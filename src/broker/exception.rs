@@ -39,6 +39,8 @@ impl Exception {
         command_invalid = CommandInvalid;
         /// 504
         channel_error = ChannelError;
+        /// 506
+        resource_error = ResourceError;
         /// 530
         not_allowed = NotAllowed;
         /// 540

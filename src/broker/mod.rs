@@ -72,6 +72,14 @@ pub struct Limits {
     pub queue_entries_in_memory_max: usize,
     /// Consumers on one channel; 0 is no limit.
     pub consumers_per_channel_max: u32,
+    /// Queues of all virtual hosts.
+    pub queues_max: u32,
+    /// Exchanges of all virtual hosts.
+    pub exchanges_max: u32,
+    /// Bindings of all virtual hosts.
+    pub bindings_max: u32,
+    /// Publishes and acknowledgements that one transaction collects.
+    pub transaction_entries_max: u32,
 }
 
 impl Default for Limits {
@@ -79,6 +87,10 @@ impl Default for Limits {
         Limits {
             queue_entries_in_memory_max: 4096,
             consumers_per_channel_max: 0,
+            queues_max: u32::MAX,
+            exchanges_max: u32::MAX,
+            bindings_max: u32::MAX,
+            transaction_entries_max: u32::MAX,
         }
     }
 }

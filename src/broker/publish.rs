@@ -68,7 +68,8 @@ impl Broker {
             return self.publish(now, channel, &publish, sink);
         }
         self.counters.published += 1;
-        if let Mode::Tx(_) = self.channels[channel as usize].mode {
+        if let Mode::Tx(transaction) = &self.channels[channel as usize].mode {
+            transaction.check_room(self.limits.transaction_entries_max)?;
             let stored = sink.keep(now, &publish.message, 1);
             let entry = Entry::new(stored.at, 0, stored.share_octets, 0);
             if let Mode::Tx(transaction) = &mut self.channels[channel as usize].mode {

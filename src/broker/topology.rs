@@ -76,7 +76,14 @@ impl Broker {
                 shown(&name)
             )));
         }
-        arguments::check_exchange(&self.exchange_shown(vhost, &name), declare.arguments)?;
+        let what = self.exchange_shown(vhost, &name);
+        arguments::check_exchange(&what, declare.arguments)?;
+        let limit = self.limits.exchanges_max;
+        if self.exchanges.len() >= limit as usize {
+            return Err(Exception::precondition_failed(format!(
+                "cannot declare {what}: exchange limit of {limit} is reached"
+            )));
+        }
         let durable = properties.durable;
         let mut pairs = Pairs::default();
         if durable {
@@ -293,6 +300,12 @@ impl Broker {
             return Ok(Outcome::now(self.declared(channel, key, &name)));
         }
         arguments::check_queue(&what, declare.arguments)?;
+        let limit = self.limits.queues_max;
+        if self.queues.len() >= limit as usize {
+            return Err(Exception::precondition_failed(format!(
+                "cannot declare {what}: queue limit of {limit} is reached"
+            )));
+        }
         let mut pairs = Pairs::default();
         let key = self.create_queue(now, vhost, &name, properties, &mut pairs, sink);
         let answer = self.declared(channel, key, &name);
@@ -554,6 +567,11 @@ impl Broker {
         source.check_binding(FieldTable::stored(of.arguments))?;
         if self.bindings.find(of).is_some() {
             return Ok(Outcome::now(answer));
+        }
+        let limit = self.limits.bindings_max;
+        if self.bindings.len() >= limit as usize {
+            let text = format!("cannot bind: binding limit of {limit} is reached");
+            return Err(Exception::precondition_failed(text));
         }
         self.add_binding(of);
         let mut pairs = Pairs::default();

@@ -31,6 +31,18 @@ pub struct Transaction {
     pub settlements: Vec<(Unacked, Settlement)>,
 }
 
+impl Transaction {
+    /// # Errors
+    /// 506 when the transaction holds as much as one may.
+    pub(super) fn check_room(&self, entries_max: u32) -> Result<(), Exception> {
+        if self.publishes.len() + self.settlements.len() < entries_max as usize {
+            return Ok(());
+        }
+        let text = format!("a transaction may hold {entries_max} publishes and acknowledgements");
+        Err(Exception::resource_error(text))
+    }
+}
+
 /// A message that waits for the commit.
 #[derive(Clone, Copy, Debug)]
 pub struct TxPublish {

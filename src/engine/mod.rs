@@ -112,6 +112,10 @@ impl<S: Storage> Engine<S> {
         let users = Users::new(config.loopback_users.clone(), limits.users_max);
         let broker_limits = broker::Limits {
             consumers_per_channel_max: limits.consumers_per_channel_max,
+            queues_max: limits.queues_max,
+            exchanges_max: limits.exchanges_max,
+            bindings_max: limits.bindings_max,
+            transaction_entries_max: limits.transaction_entries_max,
             ..broker::Limits::default()
         };
         let mut engine = Engine {
