@@ -80,9 +80,9 @@ impl Steps {
         work()?;
         let elapsed_us = self.clock.now().monotonic_us - started_us;
         let after = self.usage()?;
-        let count = float(count as u64);
+        let (whole, count) = (count, float(count as u64));
         let mut step = json!({
-            "count": count,
+            "count": whole,
             "per_s": rounded(ratio(count * 1e6, float(elapsed_us)), 0),
         });
         if let (Some(before), Some(after)) = (before, after) {

@@ -2,7 +2,7 @@
 //! writes them to the consumer's. It knows no AMQP, so what it costs is what loopback and one core
 //! cost; no broker can do less. The frames are those of `throughput`, read back as they were sent.
 
-use super::check::{OrderCheck, QueueCheck, Stamp};
+use super::check::{QueueCheck, Stamp};
 use super::client::open_socket;
 use super::failure::Failure;
 use super::number::{float, ratio, rounded, whole};
@@ -146,13 +146,7 @@ fn peers(
         sent: 0,
         pending: 0..0,
     };
-    let consumer = Consumer {
-        queue: 0,
-        ack_every: 0,
-        unacked: 0,
-        last_tag: 0,
-        order: OrderCheck::default(),
-    };
+    let consumer = Consumer::new(std::iter::once(0), 0);
     Ok(vec![
         Peer::new(sink, Vec::new(), frame_max, Role::Consumer(consumer))?,
         Peer::new(source, Vec::new(), frame_max, Role::Producer(producer))?,

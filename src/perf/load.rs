@@ -2,11 +2,12 @@
 //! sets up topology and connections, hands them to one or two workers, reads the counters and the
 //! broker's process at both ends of what is measured, and judges the result.
 
-use super::check::{ConfirmWindow, OrderCheck, QueueCheck, Stamp};
+use super::check::{ConfirmWindow, QueueCheck, Stamp};
 use super::client::{Client, resolve, short};
 use super::failure::Failure;
 use super::number::{float, ratio, rounded, whole};
 use super::options::{Command, Options};
+use super::parser::tag_octets;
 use super::process::{Meter, own_thread_ns, raise_open_files};
 use super::template::Template;
 use super::topology::Topology;
@@ -218,7 +219,9 @@ impl Run<'_> {
         let mut frame_max = options.connect.frame_max;
         let mut peers = Vec::with_capacity(options.consumers + options.producers);
         for number in 0..options.consumers {
-            let queue = number % self.topology.queues;
+            // With less queues than consumers some share one, with more each takes several.
+            let queues = self.topology.queues;
+            let mine = (number % queues..queues).step_by(options.consumers);
             let mut client = connect(options, self.addresses, 1 + number)?;
             frame_max = frame_max.max(client.frame_max());
             if options.ack != 0 && options.prefetch != 0 {
@@ -231,27 +234,43 @@ impl Run<'_> {
                     matches!(method, Method::BasicQosOk(_)).then_some(())
                 })?;
             }
-            let name = self.topology.queue(queue);
-            let tag = format!("c{number}");
-            let consume = basic::Consume {
-                queue: short(&name)?,
-                consumer_tag: short(&tag)?,
-                no_ack: options.ack == 0,
-                ..basic::Consume::default()
-            };
-            client.call(&consume, |method| {
-                matches!(method, Method::BasicConsumeOk(_)).then_some(())
-            })?;
-            let consumer = Consumer {
-                queue,
-                ack_every: options.ack,
-                unacked: 0,
-                last_tag: 0,
-                order: OrderCheck::default(),
-            };
+            let is_only = mine.clone().nth(1).is_none();
+            for (index, queue) in mine.clone().enumerate() {
+                self.send_consume(&mut client, index, queue, !is_only)?;
+            }
+            if is_only {
+                client
+                    .expect(|method| matches!(method, Method::BasicConsumeOk(_)).then_some(()))?;
+            }
+            let consumer = Consumer::new(mine, options.ack);
             peers.push(peer(client, Role::Consumer(consumer))?);
         }
         Ok((peers, frame_max))
+    }
+
+    /// Appends `basic.consume` for subscription `index` of a connection.
+    ///
+    /// * `no_wait`: no answer, for one of several: deliveries of the first would come before it.
+    fn send_consume(
+        &self,
+        client: &mut Client,
+        index: usize,
+        queue: usize,
+        no_wait: bool,
+    ) -> Result<(), Failure> {
+        let name = self.topology.queue(queue);
+        let tag = format!(
+            "perf-{}",
+            tag_octets(index).map(char::from).iter().collect::<String>()
+        );
+        client.send(&basic::Consume {
+            queue: short(&name)?,
+            consumer_tag: short(&tag)?,
+            no_ack: self.options.ack == 0,
+            no_wait,
+            ..basic::Consume::default()
+        });
+        Ok(())
     }
 
     fn producers(&self) -> Result<Vec<(Client, Producer)>, Failure> {
@@ -364,10 +383,7 @@ impl Run<'_> {
             return self.wanted.unwrap_or(u64::MAX);
         }
         let unrouted = self.shared.returned.load(Relaxed) + self.shared.nacked.load(Relaxed);
-        let copies = self.topology.copies();
-        // Queues that nobody consumes keep what they get.
-        let served = copies.min((self.options.consumers as u64).max(1));
-        self.ready_before + published.saturating_sub(unrouted) * served
+        self.ready_before + published.saturating_sub(unrouted) * self.topology.copies()
     }
 
     fn judge(&self, readings: &Readings, left: u64, server: &str) -> (Value, Result<(), Failure>) {

@@ -266,7 +266,7 @@ rows! {
         |o, v| put(&mut o.name, name(v));
     "producers" "N" T | L | F => "publishing connections  [1]",
         |o, v| put(&mut o.producers, number(v, 0, 10_000));
-    "consumers" "N" CONSUME => "consuming connections, queue after queue in turn  [1]",
+    "consumers" "N" CONSUME => "consuming connections; queues are dealt out to them in turn  [1]",
         |o, v| put(&mut o.consumers, number(v, 0, 10_000));
     "queues" "N" LOAD | E => "queues  [1]",
         |o, v| put(&mut o.queues, number(v, 0, 10_000_000));

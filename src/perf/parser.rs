@@ -18,11 +18,26 @@ const PUBLISH: u16 = 40;
 const RETURN: u16 = 50;
 const DELIVER: u16 = 60;
 
+/// The end of the consumer tag of subscription `index` of a connection: four printable octets that
+/// [`subscription`] reads back without a look-up.
+pub(super) fn tag_octets(index: usize) -> [u8; 4] {
+    [18, 12, 6, 0].map(|shift| b'0' + (index >> shift & 63) as u8)
+}
+
+/// The subscription with the consumer tag that ends so.
+#[inline]
+pub(super) fn subscription(octets: [u8; 4]) -> usize {
+    let digit = |index: usize| usize::from(octets[index].wrapping_sub(b'0') & 63);
+    digit(0) << 18 | digit(1) << 12 | digit(2) << 6 | digit(3)
+}
+
 /// A message that is there in full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Content {
     /// Whether it is a `basic.return`, not a delivery.
     pub(super) returned: bool,
+    /// The last four octets of the consumer tag, 0 when it has less; see [`tag_octets`].
+    pub(super) consumer: [u8; 4],
     /// The delivery tag, 0 when the message is no delivery.
     pub(super) delivery_tag: u64,
     /// The flag of the delivery.
@@ -153,6 +168,10 @@ impl Parser {
                 };
                 let tag = u64::from_be_bytes([t7, t6, t5, t4, t3, t2, t1, t0]);
                 self.start_content(false, tag, redelivered & 1 != 0);
+                self.content.consumer = arguments[1..tag_at]
+                    .last_chunk()
+                    .copied()
+                    .unwrap_or_default();
             }
             // A publish comes in only through the relay of `perf limit`.
             (BASIC, PUBLISH | RETURN) => self.start_content(method_id == RETURN, 0, false),
@@ -279,7 +298,7 @@ pub(super) mod tests {
         for (tag, size) in [(1, 0_usize), (2, 3), (3, 16), (4, 40), (300, 17)] {
             let body: Vec<u8> = (0..size as u8).map(|octet| octet ^ 0xCE).collect();
             let deliver = basic::Deliver {
-                consumer_tag: ShortString::literal("tag"),
+                consumer_tag: ShortString::literal("c-0tag"),
                 delivery_tag: DeliveryTag(tag),
                 redelivered: tag == 3,
                 exchange: ShortString::literal(""),
@@ -291,6 +310,7 @@ pub(super) mod tests {
             head[..size.min(16)].copy_from_slice(&body[..size.min(16)]);
             contents.push(Content {
                 returned: false,
+                consumer: *b"0tag",
                 delivery_tag: tag,
                 redelivered: tag == 3,
                 body_size: size as u64,
@@ -324,6 +344,15 @@ pub(super) mod tests {
         }
         let every: Vec<usize> = (0..=octets.len()).collect();
         assert_eq!(feed(&octets, &every, 8_192), whole);
+    }
+
+    #[test]
+    fn a_tag_names_its_subscription() {
+        for index in [0, 1, 63, 64, 9_999, (1 << 24) - 1] {
+            let octets = tag_octets(index);
+            assert_eq!(subscription(octets), index);
+            assert!(octets.iter().all(u8::is_ascii_graphic), "{octets:?}");
+        }
     }
 
     #[test]

@@ -162,7 +162,11 @@ pub(super) fn print(result: &Value, as_json: bool) {
 fn lines(text: &mut String, key: &str, value: &Value) {
     match value {
         Value::Object(fields) => {
-            for (name, value) in fields {
+            // What belongs to the whole comes before what belongs to a part.
+            let (parts, wholes) = fields
+                .iter()
+                .partition::<Vec<_>, _>(|(_, value)| value.is_object());
+            for (name, value) in wholes.into_iter().chain(parts) {
                 let joined = if key.is_empty() {
                     name.clone()
                 } else {
@@ -228,9 +232,9 @@ mod tests {
         assert_eq!(
             words,
             [
-                vec!["a", "b", "c", "1,234"],
                 vec!["e", "f"],
-                vec!["g", "true"]
+                vec!["g", "true"],
+                vec!["a", "b", "c", "1,234"]
             ]
         );
     }

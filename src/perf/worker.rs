@@ -13,7 +13,7 @@ use super::check::{ConfirmWindow, Findings, OrderCheck, QueueCheck, Stamp};
 use super::client::{CHANNEL, goodbye, passed_over};
 use super::failure::Failure;
 use super::histogram::Histogram;
-use super::parser::{Content, Events, ParseError, Parser};
+use super::parser::{Content, Events, ParseError, Parser, subscription};
 use super::process;
 use super::template::Template;
 use crate::clock::Clock;
@@ -167,16 +167,48 @@ pub(super) struct Producer {
 /// A consuming connection.
 #[derive(Debug)]
 pub(super) struct Consumer {
-    /// Which queue it consumes, for the check.
-    pub(super) queue: usize,
+    /// Its subscriptions, by the number in their consumer tags.
+    subscriptions: Vec<Subscription>,
     /// Deliveries for each acknowledgement; 0 for auto-ack.
-    pub(super) ack_every: u64,
+    ack_every: u64,
     /// Deliveries since the last acknowledgement.
-    pub(super) unacked: u64,
+    unacked: u64,
     /// Tag of the last delivery.
-    pub(super) last_tag: u64,
+    last_tag: u64,
+}
+
+/// One queue that a connection consumes.
+#[derive(Debug)]
+struct Subscription {
+    /// Which queue, for the check.
+    queue: usize,
     /// What it has seen of each producer.
-    pub(super) order: OrderCheck,
+    order: OrderCheck,
+}
+
+impl Consumer {
+    /// A consumer of `queues` that acknowledges every `ack_every` deliveries; 0 for auto-ack.
+    pub(super) fn new(queues: impl Iterator<Item = usize>, ack_every: u64) -> Self {
+        let subscription = |queue| Subscription {
+            queue,
+            order: OrderCheck::default(),
+        };
+        Consumer {
+            subscriptions: queues.map(subscription).collect(),
+            ack_every,
+            unacked: 0,
+            last_tag: 0,
+        }
+    }
+
+    /// The subscription whose consumer tag ends so.
+    #[inline]
+    fn subscription(&mut self, octets: [u8; 4]) -> Option<&mut Subscription> {
+        match &mut *self.subscriptions {
+            [only] => Some(only),
+            several => several.get_mut(subscription(octets)),
+        }
+    }
 }
 
 /// What a connection is for.
@@ -332,10 +364,11 @@ impl Events for Reader<'_> {
         } else if self.plan.stamped {
             let stamp = Stamp::decode(&content.head);
             let redelivered = content.redelivered;
-            consumer
-                .order
-                .note(&stamp, redelivered, &mut tally.findings);
-            tally.queues[consumer.queue].note(&stamp, redelivered, &mut tally.findings);
+            if let Some(subscription) = consumer.subscription(content.consumer) {
+                let findings = &mut tally.findings;
+                subscription.order.note(&stamp, redelivered, findings);
+                tally.queues[subscription.queue].note(&stamp, redelivered, findings);
+            }
             if self.plan.measured_us.contains(&stamp.sent_us) {
                 tally
                     .end_to_end_us
