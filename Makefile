@@ -41,8 +41,8 @@ fuzz: ## fuzz one target: TARGET=frame_decoder SECONDS=60
 fuzz-build: ## build every fuzz target
 	toolchain=$$(scripts/setup-fuzz.sh) && cargo $$toolchain fuzz build
 
-bench: build ## measure; see docs/benchmarks.md
-	cargo bench
+bench: build ## measure every scenario against relay and RabbitMQ: ARGS='--only t16,p16 --rounds 3'
+	scripts/bench.py $(ARGS)
 
 inspect: build ## read a data directory and check it: DIR=leveret-data
 	target/release/leveret inspect $(DIR)
