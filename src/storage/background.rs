@@ -378,7 +378,6 @@ impl<S: Storage> Store<S> {
                 segment.rewritten = rewritten.rewritten;
                 segment.warmth = super::segment::Warmth::default();
                 segment.warmth.warm(0, segment.used.max(1), now_s);
-                segment.settled_since_look = 0;
                 self.counters.compacted += 1;
                 if rewritten.lost > 0 {
                     let name = segment_name(number);

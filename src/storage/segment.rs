@@ -203,10 +203,15 @@ impl<S: Storage> Segment<S> {
     }
 
     /// Whether enough was released since the last look that rewriting may pay.
+    ///
+    /// A first look finds less than half of the file needed, with room for the table that a
+    /// rewritten file ends with; so it is seldom in vain. A look that was in vain (the shares of a
+    /// fan-out are estimates) is repeated a sixteenth of the file later: were it half of the file,
+    /// there might not be that much left to release.
     #[inline]
     pub(super) fn worth_a_look(&self) -> bool {
-        self.live_share * 2 < self.used
-            && self.settled_since_look * 2 * u64::from(self.fan_out_max) >= self.used
+        self.live_share < self.octets / 2 - self.octets / 32
+            && self.settled_since_look * 16 * u64::from(self.fan_out_max) >= self.octets
     }
 }
 
