@@ -5,7 +5,7 @@ use super::view::{
     BindingRow, ChannelRow, Churn, ConnectionName, ConnectionRow, ConsumerRow, Counter,
     DestinationKind, ExchangeRow, MessageStats, QueueRow, Row, VhostRow,
 };
-use crate::auth::base64;
+use crate::auth::{Permission, User, base64};
 use crate::wire::ShortString;
 use crate::wire::field_table::{ArrayBuilder, FieldArray, FieldTable, FieldValue, TableBuilder};
 use serde_json::{Map, Value, json};
@@ -384,6 +384,29 @@ pub(super) fn consumer(row: &ConsumerRow<'_>, node: &str) -> Object {
         "exclusive": row.exclusive,
         "prefetch_count": row.prefetch_count,
         "arguments": table(row.arguments),
+    }))
+}
+
+/// A user.
+pub(super) fn user(user: &User) -> Object {
+    object(json!({
+        "name": user.name(),
+        "password_hash": user.password().text(),
+        "hashing_algorithm": user.password().algorithm().name(),
+        "tags": user.tags(),
+        "limits": {},
+    }))
+}
+
+/// What a user may do in a virtual host.
+pub(super) fn permission(user: &User, vhost: &str, permission: &Permission) -> Object {
+    let texts = permission.texts();
+    object(json!({
+        "user": user.name(),
+        "vhost": vhost,
+        "configure": texts.configure,
+        "write": texts.write,
+        "read": texts.read,
     }))
 }
 

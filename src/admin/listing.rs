@@ -8,14 +8,14 @@
 //! Beyond [`SORTED_ROWS_MAX`] rows nothing is sorted unless the request names a column: they come
 //! in the state's own order, which is the same for every page as long as nothing comes or goes.
 
-use super::json::{self, Object, QueueFields};
+use super::filter::{Filter, Item, Source};
+use super::json::{Object, QueueFields};
+use super::order::{SortKey, compare};
 use super::reply::Reply;
 use super::request::Head;
-use super::view::{Admin, Cursor, DestinationKind, Row, Scope, Table};
-use crate::auth::{UserId, Users};
+use super::view::{Admin, Cursor};
 use regex::bytes::{Regex, RegexBuilder};
 use serde_json::Value;
-use std::cmp::Ordering;
 use std::io::Write as _;
 
 /// Rows that are put into the order of their names; more come as they are.
@@ -33,165 +33,8 @@ const RENDER_ROWS: usize = 64;
 /// Octets of a name filter's compiled expression.
 const REGEX_OCTETS_MAX: usize = 1 << 20;
 
-/// Which rows are wanted. Everything `None` is all that the viewer may see.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Filter {
-    /// Only virtual hosts that this user may open; `None` sees all.
-    pub(super) viewer: Option<UserId>,
-    /// Only this user's connections and channels.
-    pub(super) user: Option<String>,
-    /// Of this virtual host.
-    pub(super) vhost: Option<String>,
-    /// Consumers of this queue; bindings to it.
-    pub(super) queue: Option<Vec<u8>>,
-    /// Bindings from this exchange.
-    pub(super) source: Option<Vec<u8>>,
-    /// Bindings to this exchange.
-    pub(super) destination: Option<Vec<u8>>,
-    /// The binding with this key, see [`json::properties_key`].
-    pub(super) properties_key: Option<String>,
-    /// This connection, or its channels.
-    pub(super) connection: Option<String>,
-    /// The channel of this name.
-    pub(super) channel: Option<String>,
-}
-
-impl Filter {
-    fn scope(&self) -> Scope<'_> {
-        let exchange = self.source.as_ref().or(self.destination.as_ref());
-        Scope {
-            vhost: self.vhost.as_deref(),
-            queue: self.queue.as_deref(),
-            exchange: exchange.map(Vec::as_slice),
-            connection: self.connection.as_deref().map(str::as_bytes),
-        }
-    }
-
-    fn admits(&self, row: &Row<'_>, users: &Users) -> bool {
-        let same = |wanted: &Option<Vec<u8>>, name: &[u8]| {
-            wanted.as_deref().is_none_or(|wanted| wanted == name)
-        };
-        let same_text = |wanted: &Option<String>, text: &[u8]| {
-            wanted
-                .as_deref()
-                .is_none_or(|wanted| wanted.as_bytes() == text)
-        };
-        let in_vhost = |vhost: &str| {
-            same_text(&self.vhost, vhost.as_bytes())
-                && self
-                    .viewer
-                    .is_none_or(|user| users.access(user, vhost).is_some())
-        };
-        match row {
-            Row::Vhost(row) => in_vhost(row.name),
-            Row::Queue(row) => in_vhost(row.vhost),
-            Row::Exchange(row) => in_vhost(row.vhost),
-            Row::Binding(row) => {
-                let is_queue = row.destination_kind == DestinationKind::Queue;
-                in_vhost(row.vhost)
-                    && same(&self.source, row.source)
-                    && (self.queue.is_none() || is_queue && same(&self.queue, row.destination))
-                    && (self.destination.is_none()
-                        || !is_queue && same(&self.destination, row.destination))
-                    && self.properties_key.as_deref().is_none_or(|wanted| {
-                        json::is_properties_key(wanted, row.routing_key, row.arguments)
-                    })
-            }
-            // Before a connection opened a virtual host, only its own user and monitors see it.
-            Row::Connection(row) => {
-                (row.vhost.is_empty() && self.vhost.is_none() || in_vhost(row.vhost))
-                    && same_text(&self.user, row.user.as_bytes())
-                    && same_text(&self.connection, row.name.name)
-            }
-            Row::Channel(row) => {
-                in_vhost(row.vhost)
-                    && same_text(&self.user, row.user.as_bytes())
-                    && same_text(&self.connection, row.connection.name)
-                    && self.channel.as_deref().is_none_or(|channel| {
-                        channel == json::channel_name(row.connection, row.number)
-                    })
-            }
-            Row::Consumer(row) => in_vhost(row.vhost) && same(&self.queue, row.queue),
-        }
-    }
-}
-
-/// The name that `name=` looks at.
-fn name_of<'a>(row: &Row<'a>) -> Option<&'a [u8]> {
-    match row {
-        Row::Vhost(row) => Some(row.name.as_bytes()),
-        Row::Queue(row) => Some(row.name),
-        Row::Exchange(row) => Some(row.name),
-        Row::Connection(row) => Some(row.name.name),
-        Row::Channel(row) => Some(row.connection.name),
-        Row::Binding(_) | Row::Consumer(_) => None,
-    }
-}
-
-/// What rows are sorted by. As in Erlang, numbers come before everything else.
-#[derive(Clone, Debug, PartialEq)]
-enum SortKey {
-    Number(f64),
-    Nothing,
-    Text(Box<[u8]>),
-}
-
-impl SortKey {
-    /// The order in which RabbitMQ lists: virtual host, then name.
-    fn natural(row: &Row<'_>) -> SortKey {
-        let join = |parts: &[&[u8]]| SortKey::Text(parts.join(&0).into());
-        match row {
-            Row::Vhost(row) => join(&[row.name.as_bytes()]),
-            Row::Queue(row) => join(&[row.vhost.as_bytes(), row.name]),
-            Row::Exchange(row) => join(&[row.vhost.as_bytes(), row.name]),
-            Row::Binding(row) => {
-                let kind: &[u8] = match row.destination_kind {
-                    DestinationKind::Exchange => b"e",
-                    DestinationKind::Queue => b"q",
-                };
-                join(&[
-                    row.vhost.as_bytes(),
-                    row.source,
-                    kind,
-                    row.destination,
-                    row.routing_key,
-                ])
-            }
-            Row::Connection(row) => join(&[row.vhost.as_bytes(), row.name.name]),
-            Row::Channel(row) => join(&[
-                row.vhost.as_bytes(),
-                row.connection.name,
-                &row.number.to_be_bytes(),
-            ]),
-            Row::Consumer(row) => join(&[row.vhost.as_bytes(), row.queue, row.consumer_tag]),
-        }
-    }
-
-    /// The value at `path` of the rendered row.
-    fn of_column(object: &Object, path: &[String]) -> SortKey {
-        match at_path(object, path) {
-            Some(Value::Number(number)) => SortKey::Number(number.as_f64().unwrap_or_default()),
-            Some(Value::String(text)) => SortKey::Text(text.as_bytes().into()),
-            Some(Value::Bool(value)) => SortKey::Text(value.to_string().into_bytes().into()),
-            _ => SortKey::Nothing,
-        }
-    }
-
-    fn compare(&self, other: &SortKey) -> Ordering {
-        let rank = |key: &SortKey| match key {
-            SortKey::Number(_) => 0,
-            SortKey::Nothing => 1,
-            SortKey::Text(_) => 2,
-        };
-        match (self, other) {
-            (SortKey::Number(left), SortKey::Number(right)) => left.total_cmp(right),
-            (SortKey::Text(left), SortKey::Text(right)) => left.cmp(right),
-            _ => rank(self).cmp(&rank(other)),
-        }
-    }
-}
-
-fn at_path<'a>(object: &'a Object, path: &[String]) -> Option<&'a Value> {
+/// The value that a column's path leads to.
+pub(super) fn at_path<'a>(object: &'a Object, path: &[String]) -> Option<&'a Value> {
     let (last, way) = path.split_last()?;
     let mut object = object;
     for key in way {
@@ -320,7 +163,7 @@ enum Stage {
 
 /// A listing on its way.
 pub(super) struct Listing {
-    table: Table,
+    source: Source,
     filter: Filter,
     name: Option<Regex>,
     columns: Vec<Vec<String>>,
@@ -342,9 +185,9 @@ pub(super) struct Listing {
 
 impl Listing {
     /// A listing of all rows that `filter` lets through, as the query wants it.
-    pub(super) fn new(table: Table, filter: Filter, head: &Head) -> Result<Listing, Reply> {
+    pub(super) fn new(source: Source, filter: Filter, head: &Head) -> Result<Listing, Reply> {
         Ok(Listing {
-            table,
+            source,
             filter,
             name: name_filter(head)?,
             columns: columns(head),
@@ -365,9 +208,9 @@ impl Listing {
     }
 
     /// The one row that `filter` lets through, or 404.
-    pub(super) fn single(table: Table, filter: Filter, head: &Head) -> Listing {
+    pub(super) fn single(source: Source, filter: Filter, head: &Head) -> Listing {
         Listing {
-            table,
+            source,
             filter,
             name: None,
             columns: columns(head),
@@ -399,7 +242,7 @@ impl Listing {
 
     fn collect(&mut self, admin: &dyn Admin, node: &str) -> Step {
         let Listing {
-            table,
+            source,
             filter,
             name,
             fields,
@@ -419,7 +262,7 @@ impl Listing {
         } else {
             WALK_ROWS
         };
-        let next = admin.rows(*table, filter.scope(), *from, rows_max, &mut |at, row| {
+        let next = source.walk(admin, filter.scope(), *from, rows_max, &mut |at, row| {
             if !filter.admits(&row, users) {
                 return;
             }
@@ -430,7 +273,7 @@ impl Listing {
             *filtered += 1;
             let key = match sort {
                 None => SortKey::natural(&row),
-                Some(path) => SortKey::of_column(&json::row(&row, node, *fields), path),
+                Some(path) => SortKey::of_column(&row.object(node, *fields), path),
             };
             keys.push((key, at));
         });
@@ -510,17 +353,12 @@ impl Listing {
             };
             let mut item = None;
             let (users, fields) = (admin.users(), self.fields);
-            admin.rows(
-                self.table,
-                self.filter.scope(),
-                cursor,
-                1,
-                &mut |at, row| {
+            self.source
+                .walk(admin, self.filter.scope(), cursor, 1, &mut |at, row| {
                     if at == cursor && self.filter.admits(&row, users) {
-                        item = Some(json::row(&row, node, fields));
+                        item = Some(row.object(node, fields));
                     }
-                },
-            );
+                });
             if let Some(item) = item {
                 self.put(item, body);
             }
@@ -545,24 +383,20 @@ impl Listing {
             WALK_ROWS
         };
         let mut items = Vec::new();
-        let next = admin.rows(
-            self.table,
-            self.filter.scope(),
-            from,
-            rows_max,
-            &mut |_, row| {
+        let next = self
+            .source
+            .walk(admin, self.filter.scope(), from, rows_max, &mut |_, row| {
                 if !self.filter.admits(&row, users) || self.single && !items.is_empty() {
                     return;
                 }
                 self.total += 1;
                 if name_admits(self.name.as_ref(), &row) {
                     if (start..end).contains(&self.filtered) {
-                        items.push(json::row(&row, node, self.fields));
+                        items.push(row.object(node, self.fields));
                     }
                     self.filtered += 1;
                 }
-            },
-        );
+            });
         if self.single {
             return match (items.pop(), next) {
                 (Some(item), _) => {
@@ -631,12 +465,6 @@ impl Listing {
     }
 }
 
-fn compare(left: &(SortKey, Cursor), right: &(SortKey, Cursor), reverse: bool) -> Ordering {
-    let order = left.0.compare(&right.0);
-    // Equal keys stay in the state's order either way, so that pages fit together.
-    (if reverse { order.reverse() } else { order }).then(left.1.cmp(&right.1))
-}
-
 /// Appends a value as JSON.
 pub(super) fn write_json(out: &mut Vec<u8>, value: &Value) {
     write!(out, "{value}").expect("a vector takes everything");
@@ -661,8 +489,8 @@ fn name_filter(head: &Head) -> Result<Option<Regex>, Reply> {
         .map_err(|_| Reply::bad_request(format!("invalid regular expression '{name}'")))
 }
 
-fn name_admits(filter: Option<&Regex>, row: &Row<'_>) -> bool {
-    match (filter, name_of(row)) {
+fn name_admits(filter: Option<&Regex>, item: &Item<'_>) -> bool {
+    match (filter, item.name()) {
         (Some(regex), Some(name)) => regex.is_match(name),
         _ => true,
     }

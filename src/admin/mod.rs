@@ -12,9 +12,11 @@
 
 mod change;
 mod command;
+mod filter;
 mod http;
 mod json;
 mod listing;
+mod order;
 mod read;
 mod reply;
 mod request;

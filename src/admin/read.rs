@@ -1,11 +1,12 @@
 //! What can be read: the handlers of `GET`.
 
+use super::filter::{Filter, Source};
 use super::json::{self, Object};
-use super::listing::{self, Filter, Listing};
+use super::listing::{self, Listing};
 use super::reply::Reply;
 use super::route::{Action, Actor, Call, Need};
 use super::view::{Cursor, Overview, Row, Scope, Table};
-use crate::auth::{Permission, User};
+use crate::auth::User;
 use serde_json::{Value, json};
 
 /// Consumers of one queue that are shown with it at most.
@@ -87,13 +88,13 @@ impl<'a> Call<'a> {
         self.admin.overview(self.now).node.to_owned()
     }
 
-    fn list(&self, table: Table, filter: Filter) -> Answer {
-        Listing::new(table, filter, self.head).map(Action::from)
+    fn list(&self, source: Source, filter: Filter) -> Answer {
+        Listing::new(source, filter, self.head).map(Action::from)
     }
 
     #[expect(clippy::unnecessary_wraps, reason = "it ends handlers, which may fail")]
-    fn single(&self, table: Table, filter: Filter) -> Answer {
-        Ok(Listing::single(table, filter, self.head).into())
+    fn single(&self, source: Source, filter: Filter) -> Answer {
+        Ok(Listing::single(source, filter, self.head).into())
     }
 
     /// An array that is short by nature, with the columns that were asked for.
@@ -296,7 +297,7 @@ pub(super) fn node(call: &mut Call<'_>) -> Answer {
 }
 
 pub(super) fn queues(call: &mut Call<'_>) -> Answer {
-    call.list(Table::Queues, call.optional_vhost()?)
+    call.list(Source::Table(Table::Queues), call.optional_vhost()?)
 }
 
 pub(super) fn queue(call: &mut Call<'_>) -> Answer {
@@ -354,11 +355,14 @@ fn needs_queue(call: &Call<'_>, vhost: &str, name: &str) -> Result<Filter, Reply
 
 pub(super) fn queue_bindings(call: &mut Call<'_>) -> Answer {
     let [vhost, name] = call.parts();
-    call.list(Table::Bindings, needs_queue(call, vhost, name)?)
+    call.list(
+        Source::Table(Table::Bindings),
+        needs_queue(call, vhost, name)?,
+    )
 }
 
 pub(super) fn exchanges(call: &mut Call<'_>) -> Answer {
-    call.list(Table::Exchanges, call.optional_vhost()?)
+    call.list(Source::Table(Table::Exchanges), call.optional_vhost()?)
 }
 
 pub(super) fn exchange(call: &mut Call<'_>) -> Answer {
@@ -377,7 +381,7 @@ pub(super) fn exchange(call: &mut Call<'_>) -> Answer {
 }
 
 pub(super) fn bindings(call: &mut Call<'_>) -> Answer {
-    call.list(Table::Bindings, call.optional_vhost()?)
+    call.list(Source::Table(Table::Bindings), call.optional_vhost()?)
 }
 
 /// Bindings of an exchange, which has to exist.
@@ -395,7 +399,7 @@ fn needs_exchange(call: &Call<'_>) -> Result<(Filter, Vec<u8>), Reply> {
 pub(super) fn bindings_from(call: &mut Call<'_>) -> Answer {
     let (filter, name) = needs_exchange(call)?;
     call.list(
-        Table::Bindings,
+        Source::Table(Table::Bindings),
         Filter {
             source: Some(name),
             ..filter
@@ -406,7 +410,7 @@ pub(super) fn bindings_from(call: &mut Call<'_>) -> Answer {
 pub(super) fn bindings_to(call: &mut Call<'_>) -> Answer {
     let (filter, name) = needs_exchange(call)?;
     call.list(
-        Table::Bindings,
+        Source::Table(Table::Bindings),
         Filter {
             destination: Some(name),
             ..filter
@@ -436,29 +440,29 @@ fn between(call: &Call<'_>, to_queue: bool) -> Result<Filter, Reply> {
 }
 
 pub(super) fn bindings_to_queue(call: &mut Call<'_>) -> Answer {
-    call.list(Table::Bindings, between(call, true)?)
+    call.list(Source::Table(Table::Bindings), between(call, true)?)
 }
 
 pub(super) fn bindings_to_exchange(call: &mut Call<'_>) -> Answer {
-    call.list(Table::Bindings, between(call, false)?)
+    call.list(Source::Table(Table::Bindings), between(call, false)?)
 }
 
 pub(super) fn binding_to_queue(call: &mut Call<'_>) -> Answer {
-    call.single(Table::Bindings, between(call, true)?)
+    call.single(Source::Table(Table::Bindings), between(call, true)?)
 }
 
 pub(super) fn binding_to_exchange(call: &mut Call<'_>) -> Answer {
-    call.single(Table::Bindings, between(call, false)?)
+    call.single(Source::Table(Table::Bindings), between(call, false)?)
 }
 
 pub(super) fn connections(call: &mut Call<'_>) -> Answer {
-    call.list(Table::Connections, call.own())
+    call.list(Source::Table(Table::Connections), call.own())
 }
 
 pub(super) fn connection(call: &mut Call<'_>) -> Answer {
     let [name] = call.parts();
     call.single(
-        Table::Connections,
+        Source::Table(Table::Connections),
         Filter {
             connection: Some(name.to_owned()),
             ..call.own()
@@ -469,7 +473,7 @@ pub(super) fn connection(call: &mut Call<'_>) -> Answer {
 pub(super) fn connection_channels(call: &mut Call<'_>) -> Answer {
     let [name] = call.parts();
     call.list(
-        Table::Channels,
+        Source::Table(Table::Channels),
         Filter {
             connection: Some(name.to_owned()),
             ..call.own()
@@ -478,13 +482,13 @@ pub(super) fn connection_channels(call: &mut Call<'_>) -> Answer {
 }
 
 pub(super) fn channels(call: &mut Call<'_>) -> Answer {
-    call.list(Table::Channels, call.own())
+    call.list(Source::Table(Table::Channels), call.own())
 }
 
 pub(super) fn channel(call: &mut Call<'_>) -> Answer {
     let [name] = call.parts();
     call.single(
-        Table::Channels,
+        Source::Table(Table::Channels),
         Filter {
             channel: Some(name.to_owned()),
             ..call.own()
@@ -497,7 +501,7 @@ pub(super) fn vhost_connections(call: &mut Call<'_>) -> Answer {
         user: call.own().user,
         ..call.optional_vhost()?
     };
-    call.list(Table::Connections, filter)
+    call.list(Source::Table(Table::Connections), filter)
 }
 
 pub(super) fn vhost_channels(call: &mut Call<'_>) -> Answer {
@@ -505,26 +509,15 @@ pub(super) fn vhost_channels(call: &mut Call<'_>) -> Answer {
         user: call.own().user,
         ..call.optional_vhost()?
     };
-    call.list(Table::Channels, filter)
+    call.list(Source::Table(Table::Channels), filter)
 }
 
 pub(super) fn consumers(call: &mut Call<'_>) -> Answer {
-    call.list(Table::Consumers, call.optional_vhost()?)
-}
-
-fn user_object(user: &User) -> Value {
-    json!({
-        "name": user.name(),
-        "password_hash": user.password().text(),
-        "hashing_algorithm": user.password().algorithm().name(),
-        "tags": user.tags(),
-        "limits": {},
-    })
+    call.list(Source::Table(Table::Consumers), call.optional_vhost()?)
 }
 
 pub(super) fn users(call: &mut Call<'_>) -> Answer {
-    let users = call.admin.users().iter().map(user_object).collect();
-    call.array(users)
+    call.list(Source::Users, Filter::default())
 }
 
 fn named<'a>(call: &'a Call<'_>, name: &str) -> Result<&'a User, Reply> {
@@ -533,67 +526,46 @@ fn named<'a>(call: &'a Call<'_>, name: &str) -> Result<&'a User, Reply> {
 
 pub(super) fn user(call: &mut Call<'_>) -> Answer {
     let [name] = call.parts();
-    let user = user_object(named(call, name)?);
+    let user = json::user(named(call, name)?);
     ok(user)
-}
-
-fn permission_object(user: &User, vhost: &str, permission: &Permission) -> Value {
-    let texts = permission.texts();
-    json!({
-        "user": user.name(),
-        "vhost": vhost,
-        "configure": texts.configure,
-        "write": texts.write,
-        "read": texts.read,
-    })
 }
 
 pub(super) fn user_permissions(call: &mut Call<'_>) -> Answer {
     let [name] = call.parts();
-    let user = named(call, name)?;
-    let permissions = user.permissions();
-    let rows = permissions.map(|(vhost, permission)| permission_object(user, vhost, permission));
-    let rows = rows.collect();
-    call.array(rows)
+    let user = Some(named(call, name)?.name().to_owned());
+    call.list(
+        Source::Permissions,
+        Filter {
+            user,
+            ..Filter::default()
+        },
+    )
 }
 
 pub(super) fn permissions(call: &mut Call<'_>) -> Answer {
-    let users = call.admin.users();
-    let rows = users.iter().flat_map(|user| {
-        let permissions = user.permissions();
-        permissions.map(move |(vhost, permission)| permission_object(user, vhost, permission))
-    });
-    let rows = rows.collect();
-    call.array(rows)
+    call.list(Source::Permissions, Filter::default())
 }
 
 pub(super) fn vhost_permissions(call: &mut Call<'_>) -> Answer {
     let [vhost] = call.parts();
-    call.vhost(vhost)?;
-    let users = call.admin.users();
-    let rows = users.iter().filter_map(|user| {
-        let permission = user.permission(vhost)?;
-        Some(permission_object(user, vhost, permission))
-    });
-    let rows = rows.collect();
-    call.array(rows)
+    call.list(Source::Permissions, call.vhost(vhost)?)
 }
 
 pub(super) fn permission(call: &mut Call<'_>) -> Answer {
     let [vhost, name] = call.parts();
     let user = named(call, name)?;
     let permission = user.permission(vhost).ok_or_else(Reply::not_found)?;
-    ok(permission_object(user, vhost, permission))
+    ok(json::permission(user, vhost, permission))
 }
 
 pub(super) fn vhosts(call: &mut Call<'_>) -> Answer {
-    call.list(Table::Vhosts, call.filter())
+    call.list(Source::Table(Table::Vhosts), call.filter())
 }
 
 pub(super) fn vhost(call: &mut Call<'_>) -> Answer {
     let [name] = call.parts();
     let filter = call.vhost(name)?;
-    call.single(Table::Vhosts, filter)
+    call.single(Source::Table(Table::Vhosts), filter)
 }
 
 /// `{"status":"ok"}`, or `failed` with more.

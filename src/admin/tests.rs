@@ -81,6 +81,10 @@ impl Fake {
         }
     }
 
+    pub(crate) fn users_mut(&mut self) -> &mut Users {
+        &mut self.users
+    }
+
     pub(crate) fn with_queues(count: usize) -> Self {
         let mut fake = Fake::new();
         // Not in the order of their names, so that sorting shows.
@@ -1110,4 +1114,56 @@ fn head_requests_and_health() {
         (503, &json!("memory"))
     );
     assert_eq!(check(admin, "ready-to-serve-clients").0, 503);
+}
+
+/// Requests that are nearly right, cut, doubled and changed at random: no panic, no growth, and
+/// either an answer or the end.
+#[test]
+fn no_input_panics_or_grows() {
+    let seeds: [&[u8]; 5] = [
+        b"GET /api/queues?page=1&page_size=2&sort=name&columns=a.b,c&name=%5B&use_regex=true HTTP/1.1\r\n\r\n",
+        b"PUT /api/queues/%2F/q HTTP/1.1\r\nContent-Length: 35\r\n\r\n{\"arguments\":{\"a\":[1,{\"b\":-0.5e9}]}}",
+        b"PUT /api/users/u HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{\"tag\r\n8;x\r\ns\":\"a\"}\r\n0\r\n\r\n",
+        b"POST /api/bindings/%2F/e/x/q/q HTTP/1.0\r\nAuthorization: Basic Og==\r\nConnection: keep-alive\r\n\r\n",
+        b"DELETE /api/connections/x HTTP/1.1\r\nX-Reason: a\xFFb\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n",
+    ];
+    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut random = move |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % below as u64) as usize
+    };
+    let admin = &mut Fake::with_queues(5);
+    let mut answers = 0;
+    for _ in 0..20_000 {
+        let mut octets = seeds[random(seeds.len())].to_vec();
+        for _ in 0..random(6) {
+            let place = random(octets.len());
+            match random(5) {
+                0 => octets[place] = random(256) as u8,
+                1 => octets[place] ^= 1 << random(8),
+                2 => octets.truncate(place + 1),
+                3 => octets.insert(place, b"\r\n%/?&=:;0"[random(10)]),
+                _ => octets.extend_from_within(place..),
+            }
+        }
+        let peer = if random(3) == 0 {
+            remote()
+        } else {
+            HttpPeer::Local
+        };
+        let mut http = connection(peer);
+        let split = random(octets.len() + 1);
+        let (mut all, _) = drive(&mut http, admin, &octets[..split]);
+        let (rest, progress) = drive(&mut http, admin, &octets[split..]);
+        all.extend(rest);
+        assert!(matches!(
+            progress,
+            Progress::Read | Progress::Close | Progress::Wait
+        ));
+        answers += usize::from(all.starts_with(b"HTTP/1."));
+    }
+    assert!(answers > 5_000, "{answers}");
+    assert!(admin.commands.len() > 500, "{}", admin.commands.len());
 }

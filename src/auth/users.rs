@@ -302,6 +302,13 @@ impl Users {
         self.by_name.values()
     }
 
+    /// Users from this id on, by id: an order in which a long walk can be continued.
+    pub fn iter_from(&self, from: UserId) -> impl Iterator<Item = &User> {
+        self.names
+            .range(from..)
+            .filter_map(|(_, name)| self.by_name.get(name))
+    }
+
     /// How many users there are.
     pub fn len(&self) -> usize {
         self.by_name.len()

@@ -250,3 +250,94 @@ mod tests {
         );
     }
 }
+
+#[cfg(test)]
+mod socket_tests {
+    use super::*;
+    use crate::config::args::ControlTool;
+    use std::ffi::OsString;
+    use std::net::TcpListener;
+    use std::os::unix::net::UnixListener;
+    use std::thread;
+
+    fn client(words: &[&str]) -> Client {
+        let words: Vec<OsString> = words.iter().map(OsString::from).collect();
+        let (options, _) =
+            super::super::args::parse(ControlTool::Control, &words, &|_| None, "n".to_owned())
+                .expect("valid words");
+        Client::new(&options, &|_| None).expect("valid options")
+    }
+
+    /// Takes one request to the end of its head, and answers with `answer`.
+    fn serve(mut stream: impl Read + Write, answer: &[u8]) -> String {
+        let (mut seen, mut octet) = (Vec::new(), [0]);
+        while !seen.ends_with(b"\r\n\r\n") && stream.read(&mut octet).is_ok_and(|count| count == 1)
+        {
+            seen.push(octet[0]);
+        }
+        stream.write_all(answer).expect("the client reads");
+        String::from_utf8(seen).expect("UTF-8")
+    }
+
+    #[test]
+    fn the_control_socket_needs_no_password() {
+        let directory = std::env::temp_dir().join(format!("leveret-ctl-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).expect("the temporary directory takes directories");
+        let path = directory.join(CONTROL_SOCKET);
+        let listener = UnixListener::bind(&path).expect("the path is free");
+        let shown = directory.display().to_string();
+        let server = thread::spawn(move || {
+            let (stream, _) = listener.accept().expect("a client comes");
+            serve(stream, b"HTTP/1.1 204 No Content\r\nx-messages: 3\r\n\r\n")
+        });
+        let mut to = client(&["purge_queue", "q", "--data-dir", &shown]);
+        let response = to
+            .ask("DELETE", "/api/queues/%2F/q/contents", "")
+            .expect("an answer");
+        assert_eq!((response.status, response.messages), (204, Some(3)));
+        let request = server.join().expect("the server ends");
+        assert!(request.starts_with("DELETE /api/queues/%2F/q/contents HTTP/1.1\r\n"));
+        assert!(!request.contains("Authorization"), "{request}");
+        std::fs::remove_dir_all(&directory).expect("made above");
+        let error = to.ask("GET", "/", "").expect_err("nobody listens any more");
+        assert!(error.contains(CONTROL_SOCKET), "{error}");
+    }
+
+    #[test]
+    fn over_tcp_a_user_logs_in_and_silence_ends() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("it is bound").to_string();
+        let server = thread::spawn(move || {
+            let (stream, _) = listener.accept().expect("a client comes");
+            let request = serve(stream, b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n[]");
+            // The second client gets no answer.
+            let (_silent, _) = listener.accept().expect("another client comes");
+            thread::sleep(Duration::from_millis(1500));
+            request
+        });
+        let words = [
+            "list_users",
+            "--http",
+            &address,
+            "--user",
+            "u",
+            "--password",
+            "p",
+            "-t",
+            "1",
+        ];
+        let mut to = client(&words);
+        assert_eq!(
+            to.ask("GET", "/api/users", "")
+                .map(|response| response.status),
+            Ok(200)
+        );
+        let error = to.ask("GET", "/api/users", "").expect_err("silence");
+        assert!(error.contains("no answer from 127.0.0.1"), "{error}");
+        let request = server.join().expect("the server ends");
+        assert!(
+            request.contains("\r\nAuthorization: Basic dTpw\r\n"),
+            "{request}"
+        );
+    }
+}
