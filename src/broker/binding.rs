@@ -96,6 +96,11 @@ impl Bindings {
         self.all.is_empty()
     }
 
+    /// All bindings by key.
+    pub fn slots(&self) -> &Slab<Binding> {
+        &self.all
+    }
+
     /// All bindings, in the order of their keys.
     pub fn iter(&self) -> impl Iterator<Item = (BindingKey, &Binding)> {
         self.all

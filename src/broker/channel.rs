@@ -177,6 +177,33 @@ impl UnackedList {
     }
 }
 
+/// What a channel did; rises only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ChannelCounters {
+    /// Messages published.
+    pub published: u64,
+    /// Publishes confirmed.
+    pub confirmed: u64,
+    /// Messages that reached no queue and were returned.
+    pub returned: u64,
+    /// Messages that reached no queue and were dropped.
+    pub dropped_unroutable: u64,
+    /// Deliveries to consumers that acknowledge.
+    pub delivered: u64,
+    /// Deliveries to consumers that do not.
+    pub delivered_no_ack: u64,
+    /// Messages fetched by basic.get with acknowledgement.
+    pub got: u64,
+    /// Messages fetched by basic.get without.
+    pub got_no_ack: u64,
+    /// basic.get that found nothing.
+    pub get_empty: u64,
+    /// Deliveries of a message that had been delivered before.
+    pub redelivered: u64,
+    /// Acknowledgements.
+    pub acknowledged: u64,
+}
+
 /// An open channel.
 #[derive(Debug)]
 pub struct Channel {
@@ -200,6 +227,8 @@ pub struct Channel {
     pub consumers: HashMap<Box<[u8]>, ConsumerKey, foldhash::fast::FixedState>,
     /// A consumer was passed over since the common limit was reached.
     pub has_limited: bool,
+    /// See [`ChannelCounters`].
+    pub counters: ChannelCounters,
     /// How it publishes.
     pub mode: Mode,
     /// The queue declared last; what an empty queue name means (spec 1.7.2.1).
@@ -228,6 +257,7 @@ impl Channel {
             global_prefetch_count: 0,
             consumers: HashMap::default(),
             has_limited: false,
+            counters: ChannelCounters::default(),
             mode: Mode::Plain,
             last_queue: None,
             reply_to: None,

@@ -195,7 +195,8 @@ impl Broker {
             self.queues[slot as usize].used_ms = now.wall_ms;
             let entry = match self.queues[slot as usize].head() {
                 Head::Empty => {
-                    self.counters.get_empty += 1;
+                    self.queues[slot as usize].counters.get_empty += 1;
+                    self.channels[channel as usize].counters.get_empty += 1;
                     return Ok(Outcome::now(Answer::GetEmpty));
                 }
                 Head::Entry(entry) => entry,
@@ -244,15 +245,21 @@ impl Broker {
     ) {
         let state = &mut self.queues[queue.slot as usize];
         state.pop_head();
-        state.counters.got += 1;
-        state.counters.redelivered += u64::from(entry.has(Entry::REDELIVERED));
         let channel = &mut self.channels[channel as usize];
+        let redelivered = u64::from(entry.has(Entry::REDELIVERED));
+        state.counters.got += u64::from(!no_ack);
+        state.counters.got_no_ack += u64::from(no_ack);
+        state.counters.redelivered += redelivered;
+        channel.counters.got += u64::from(!no_ack);
+        channel.counters.got_no_ack += u64::from(no_ack);
+        channel.counters.redelivered += redelivered;
         let delivery_tag = channel.next_delivery_tag;
         channel.next_delivery_tag += 1;
         if no_ack {
             self.settle_gone(queue.slot, entry, sink);
         } else {
             state.unacked += 1;
+            state.unacked_weight.put(entry);
             channel.unacked.push(Unacked {
                 delivery_tag,
                 entry,
@@ -350,8 +357,10 @@ impl Broker {
         settlement: Settlement,
         sink: &mut S,
     ) {
+        let state = &mut self.channels[channel as usize];
+        state.counters.acknowledged += u64::from(settlement == Settlement::Ack);
         if unacked.consumer != NO_CONSUMER {
-            self.channels[channel as usize].consumer_unacked -= 1;
+            state.consumer_unacked -= 1;
             if unacked.consumer != GONE_CONSUMER {
                 let consumer = &mut self.consumers[unacked.consumer as usize];
                 consumer.unacked -= 1;
@@ -365,6 +374,7 @@ impl Broker {
         } else if self.queue_is(unacked.queue) {
             let queue = &mut self.queues[unacked.queue.slot as usize];
             queue.unacked -= 1;
+            queue.unacked_weight.take(unacked.entry);
             queue.counters.acknowledged += u64::from(settlement == Settlement::Ack);
             settle(queue, unacked.entry, sink);
         } else {

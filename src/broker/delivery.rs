@@ -3,7 +3,7 @@
 use super::Broker;
 use super::channel::{Mode, Unacked};
 use super::consumer::ConsumerKey;
-use super::queue::{Queue, QueueKey, Wait};
+use super::queue::{Queue, QueueKey, Wait, Weight};
 use super::ready::{Head, PageId, ParkedPage};
 use super::sink::{Delivery, Fetch, Sink};
 use crate::clock::Now;
@@ -217,15 +217,20 @@ impl Broker {
         let queue = &mut self.queues[slot as usize];
         let delivery_tag = channel.next_delivery_tag;
         channel.next_delivery_tag += 1;
-        queue.counters.redelivered += u64::from(entry.has(Entry::REDELIVERED));
+        let redelivered = u64::from(entry.has(Entry::REDELIVERED));
+        queue.counters.redelivered += redelivered;
+        channel.counters.redelivered += redelivered;
         queue.used_ms = now.wall_ms;
         if consumer.no_ack {
             queue.counters.delivered_no_ack += 1;
+            channel.counters.delivered_no_ack += 1;
             self.settle_gone(slot, entry, sink);
             return;
         }
         queue.counters.delivered += 1;
+        channel.counters.delivered += 1;
         queue.unacked += 1;
+        queue.unacked_weight.put(entry);
         consumer.unacked += 1;
         channel.consumer_unacked += 1;
         let generation = queue.generation;
@@ -243,7 +248,9 @@ impl Broker {
     #[inline]
     pub(super) fn delivered_unstored(&mut self, now: Now, slot: u32, key: ConsumerKey) {
         let consumer = &self.consumers[key as usize];
-        self.channels[consumer.channel as usize].next_delivery_tag += 1;
+        let channel = &mut self.channels[consumer.channel as usize];
+        channel.next_delivery_tag += 1;
+        channel.counters.delivered_no_ack += 1;
         let queue = &mut self.queues[slot as usize];
         queue.next_sequence += 1;
         queue.counters.delivered_no_ack += 1;
@@ -266,11 +273,13 @@ impl Broker {
             && let Some(entries) = queue.ready.take_page(PAGE_ENTRIES)
         {
             let (count, first_sequence) = (entries.len() as u32, entries[0].sequence());
+            let weight = Weight::of(&entries);
             let page = sink.park(entries);
             queue.ready.parked(ParkedPage {
                 page,
                 count,
                 first_sequence,
+                weight,
             });
         }
         if !queue.available.is_empty() && !queue.is_listed {
@@ -379,8 +388,11 @@ impl Broker {
             let Mode::Confirm(window) = &mut channel.mode else {
                 continue;
             };
+            let waiting = window.unconfirmed();
             if let Some((delivery_tag, multiple)) = window.take() {
-                self.counters.confirmed += 1;
+                let confirmed = waiting - window.unconfirmed();
+                self.counters.confirmed += confirmed;
+                channel.counters.confirmed += confirmed;
                 let outbox = self.sessions[channel.session.slot as usize].outbox;
                 sink.method(
                     outbox,

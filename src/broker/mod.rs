@@ -18,8 +18,11 @@ pub mod consumer;
 mod delivery;
 pub mod exception;
 pub mod exchange;
+pub mod manage;
+pub mod meter;
 mod publish;
 pub mod queue;
+mod read;
 pub mod ready;
 pub mod record;
 mod reply_to;
@@ -54,7 +57,7 @@ use self::exception::shown;
 use self::exchange::Exchange;
 use self::exchange::headers::SortedHeaders;
 use self::publish::Resource;
-use self::queue::Queue;
+use self::queue::{Queue, QueueCounters};
 use self::record::{Pairs, QueueId};
 use self::route::Router;
 use self::session::Session;
@@ -104,14 +107,20 @@ pub struct Counters {
     pub dropped_unroutable: u64,
     /// Messages that reached no queue and were returned.
     pub returned: u64,
-    /// Confirms sent.
+    /// Publishes confirmed.
     pub confirmed: u64,
-    /// basic.get on an empty queue.
-    pub get_empty: u64,
+    /// Channels opened.
+    pub channels_opened: u64,
+    /// Channels closed.
+    pub channels_closed: u64,
+    /// Declarations of queues, whether or not they were there.
+    pub queues_declared: u64,
     /// Queues declared that were not there.
     pub queues_created: u64,
     /// Queues removed.
     pub queues_deleted: u64,
+    /// What happened on queues that are gone.
+    pub gone: QueueCounters,
 }
 
 /// See the module.
@@ -286,6 +295,7 @@ impl Broker {
 
     /// A client has opened a channel.
     pub fn open_channel(&mut self, session: SessionKey, number: u16) -> ChannelKey {
+        self.counters.channels_opened += 1;
         self.generation += 1;
         let generation = self.generation;
         let slot = self
@@ -298,6 +308,8 @@ impl Broker {
     /// A channel is over: its consumers end, what it has unacknowledged goes back, what its
     /// transaction holds is dropped.
     pub fn close_channel<S: Sink>(&mut self, key: ChannelKey, sink: &mut S) {
+        self.counters.channels_closed += 1;
+        self.count_published(key.slot);
         let state = &mut self.channels[key.slot as usize];
         let mut deliveries = state.unacked.take_all();
         if let Mode::Tx(transaction) = std::mem::replace(&mut state.mode, Mode::Plain) {
@@ -576,10 +588,9 @@ impl Broker {
         headers: &SortedHeaders<'_>,
         found: &mut Vec<QueueKey>,
     ) {
-        let of = &mut self.exchanges[exchange.slot as usize];
-        of.published_in += 1;
+        let of = &self.exchanges[exchange.slot as usize];
         if of.name.is_empty() {
-            found.extend(self.queue_key(self.exchanges[exchange.slot as usize].vhost, routing_key));
+            found.extend(self.queue_key(of.vhost, routing_key));
             return;
         }
         self.router.route(

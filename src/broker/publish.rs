@@ -68,7 +68,9 @@ impl Broker {
             return self.publish(now, channel, &publish, sink);
         }
         self.counters.published += 1;
-        if let Mode::Tx(transaction) = &self.channels[channel as usize].mode {
+        let state = &mut self.channels[channel as usize];
+        state.counters.published += 1;
+        if let Mode::Tx(transaction) = &state.mode {
             transaction.check_room(self.limits.transaction_entries_max)?;
             let stored = sink.keep(now, &publish.message, 1);
             let entry = Entry::new(stored.at, 0, stored.share_octets, 0);
@@ -110,9 +112,11 @@ impl Broker {
         sink: &mut S,
     ) -> Option<Batch> {
         let cache = &mut self.channels[channel as usize].route;
+        cache.published += 1;
         if !cache.by_headers
             && let [queue] = cache.queues[..]
         {
+            cache.routed += 1;
             let is_logged = publish.persistent && cache.logged > 0;
             return self.give_to_one_queue(now, queue.slot, &publish.message, is_logged, sink);
         }
@@ -126,8 +130,25 @@ impl Broker {
         } else {
             self.give_to_queues(now, channel, &queues, publish, sink)
         };
-        self.channels[channel as usize].route.queues = queues;
+        let cache = &mut self.channels[channel as usize].route;
+        cache.routed += queues.len() as u64;
+        cache.queues = queues;
         batch
+    }
+
+    /// Adds what a channel published by its remembered route to the counts of the exchange.
+    pub(super) fn count_published(&mut self, channel: u32) {
+        let cache = &mut self.channels[channel as usize].route;
+        let (published, routed) = (cache.published, cache.routed);
+        (cache.published, cache.routed) = (0, 0);
+        if published > 0
+            && let Some(key) = cache.exchange
+            && self.exchange_is(key)
+        {
+            let exchange = &mut self.exchanges[key.slot as usize];
+            exchange.published_in += published;
+            exchange.published_out += routed;
+        }
     }
 
     fn give_to_queues<S: Sink>(
@@ -146,16 +167,18 @@ impl Broker {
     }
 
     fn unroutable<S: Sink>(&mut self, channel: u32, publish: &Publish<'_>, sink: &mut S) {
-        let channel = &self.channels[channel as usize];
+        let channel = &mut self.channels[channel as usize];
         // A reply that comes too late is dropped, mandatory or not (RabbitMQ 4.2).
         let is_reply =
             publish.message.exchange().is_empty() && is_reply_queue(publish.message.routing_key());
         if publish.mandatory && !is_reply {
             self.counters.returned += 1;
+            channel.counters.returned += 1;
             let outbox = self.sessions[channel.session.slot as usize].outbox;
             sink.give_back(outbox, channel.number, &publish.message);
         } else {
             self.counters.dropped_unroutable += 1;
+            channel.counters.dropped_unroutable += 1;
         }
     }
 
@@ -291,6 +314,7 @@ impl Broker {
         message: &Message<'_>,
     ) -> Result<(), Exception> {
         let key = self.publishable_exchange(channel, message)?;
+        self.count_published(channel);
         let mut queues = std::mem::take(&mut self.channels[channel as usize].route.queues);
         queues.clear();
         let by_headers = self.reaches_headers_exchange(key);

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::binding::BindingKey;
 use super::consumer::ConsumerKey;
+use super::meter::Meter;
 use super::ready::{Head, Ready};
 use super::record::QueueId;
 use super::session::SessionKey;
@@ -44,12 +45,78 @@ pub struct QueueCounters {
     pub delivered: u64,
     /// Deliveries to consumers that do not.
     pub delivered_no_ack: u64,
-    /// Messages fetched by basic.get.
+    /// Messages fetched by basic.get with acknowledgement.
     pub got: u64,
+    /// Messages fetched by basic.get without.
+    pub got_no_ack: u64,
+    /// basic.get that found nothing.
+    pub get_empty: u64,
     /// Deliveries of a message that had been delivered before.
     pub redelivered: u64,
     /// Acknowledgements.
     pub acknowledged: u64,
+}
+
+impl QueueCounters {
+    /// Adds what happened elsewhere.
+    pub fn add(&mut self, other: &QueueCounters) {
+        self.published += other.published;
+        self.delivered += other.delivered;
+        self.delivered_no_ack += other.delivered_no_ack;
+        self.got += other.got;
+        self.got_no_ack += other.got_no_ack;
+        self.get_empty += other.get_empty;
+        self.redelivered += other.redelivered;
+        self.acknowledged += other.acknowledged;
+    }
+
+    /// The numbers in the order of the fields.
+    pub fn as_array(&self) -> [u64; 8] {
+        [
+            self.published,
+            self.delivered,
+            self.delivered_no_ack,
+            self.got,
+            self.got_no_ack,
+            self.get_empty,
+            self.redelivered,
+            self.acknowledged,
+        ]
+    }
+}
+
+/// What a number of entries weighs together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Weight {
+    /// Octets that the entries answer for.
+    pub octets: u64,
+    /// Entries whose message is in the log.
+    pub logged: u64,
+}
+
+impl Weight {
+    /// The weight of all of `entries`.
+    pub fn of<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> Self {
+        let mut weight = Weight::default();
+        for entry in entries {
+            weight.put(*entry);
+        }
+        weight
+    }
+
+    /// Adds an entry.
+    #[inline]
+    pub fn put(&mut self, entry: Entry) {
+        self.octets += u64::from(entry.share_octets());
+        self.logged += u64::from(entry.has(Entry::LOGGED));
+    }
+
+    /// Takes an entry away that was put before.
+    #[inline]
+    pub fn take(&mut self, entry: Entry) {
+        self.octets -= u64::from(entry.share_octets());
+        self.logged -= u64::from(entry.has(Entry::LOGGED));
+    }
 }
 
 /// Why nothing is delivered at the moment although something may be ready.
@@ -85,6 +152,10 @@ pub struct Queue {
     pub next_sequence: u64,
     /// Messages delivered and not yet acknowledged.
     pub unacked: u64,
+    /// What they weigh.
+    pub unacked_weight: Weight,
+    /// What `returned` weighs.
+    pub returned_weight: Weight,
     /// All consumers in the order in which they came.
     pub consumers: Vec<ConsumerKey>,
     /// Consumers that may have credit, in the order in which they are served: by priority, and in
@@ -112,6 +183,9 @@ pub struct Queue {
     pub counters: QueueCounters,
     /// When it was last used, wall clock milliseconds.
     pub used_ms: u64,
+    /// How fast its counters grow, in the order of [`QueueCounters::as_array`]; `None` as long as
+    /// nothing has happened.
+    pub meter: Option<Box<Meter<8>>>,
 }
 
 impl Queue {
@@ -130,6 +204,8 @@ impl Queue {
             returned: BTreeMap::new(),
             next_sequence: 0,
             unacked: 0,
+            unacked_weight: Weight::default(),
+            returned_weight: Weight::default(),
             consumers: Vec::new(),
             available: VecDeque::new(),
             has_priorities: false,
@@ -143,6 +219,7 @@ impl Queue {
             mark: 0,
             counters: QueueCounters::default(),
             used_ms: 0,
+            meter: None,
         }
     }
 
@@ -171,7 +248,10 @@ impl Queue {
     #[inline]
     pub fn pop_head(&mut self) -> Option<Entry> {
         match self.returned.pop_first() {
-            Some((_, entry)) => Some(entry),
+            Some((_, entry)) => {
+                self.returned_weight.take(entry);
+                Some(entry)
+            }
             None => self.ready.pop(),
         }
     }
@@ -187,8 +267,34 @@ impl Queue {
     /// Puts a message that was delivered back to its place.
     pub fn give_back(&mut self, entry: Entry) {
         self.unacked -= 1;
+        self.unacked_weight.take(entry);
+        self.returned_weight.put(entry);
         self.returned
             .insert(entry.sequence(), entry.with(Entry::REDELIVERED));
+    }
+
+    /// What the ready messages weigh. Those that a restart found count from when they are first
+    /// looked at.
+    pub fn ready_weight(&self) -> Weight {
+        let ready = self.ready.weight();
+        Weight {
+            octets: ready.octets + self.returned_weight.octets,
+            logged: ready.logged + self.returned_weight.logged,
+        }
+    }
+
+    /// Octets of memory that the queue takes, about.
+    pub fn memory_octets(&self) -> u64 {
+        /// A node of the tree, shared by its entries.
+        const RETURNED_OCTETS: usize = 32;
+        let octets = size_of::<Queue>()
+            + self.name.len() * 2
+            + self.properties.arguments.len()
+            + self.ready.in_memory() * size_of::<Entry>()
+            + self.returned.len() * RETURNED_OCTETS
+            + self.consumers.capacity() * size_of::<ConsumerKey>()
+            + self.bindings.capacity() * size_of::<BindingKey>();
+        octets as u64
     }
 
     /// Whether messages of this queue go to the log.

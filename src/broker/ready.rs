@@ -11,6 +11,7 @@
 
 use std::collections::VecDeque;
 
+use super::queue::Weight;
 use crate::message::Entry;
 
 /// Names a page of entries that the storage holds.
@@ -26,6 +27,8 @@ pub struct ParkedPage {
     pub count: u32,
     /// Sequence of its first entry.
     pub first_sequence: u64,
+    /// What its entries weigh; nothing where that is not known.
+    pub weight: Weight,
 }
 
 /// What is at the head of the ready messages.
@@ -46,6 +49,7 @@ pub struct Ready {
     middle: VecDeque<ParkedPage>,
     back: Vec<Entry>,
     length: u64,
+    weight: Weight,
 }
 
 impl Ready {
@@ -55,9 +59,15 @@ impl Ready {
     /// Takes over what recovery found.
     pub fn restored(pages: VecDeque<ParkedPage>) -> Self {
         let length = pages.iter().map(|page| u64::from(page.count)).sum();
+        let mut weight = Weight::default();
+        for page in &pages {
+            weight.octets += page.weight.octets;
+            weight.logged += page.weight.logged;
+        }
         Ready {
             middle: pages,
             length,
+            weight,
             ..Ready::default()
         }
     }
@@ -74,6 +84,11 @@ impl Ready {
         self.length == 0
     }
 
+    /// What the messages weigh together.
+    pub fn weight(&self) -> Weight {
+        self.weight
+    }
+
     /// Entries that lie in memory.
     pub fn in_memory(&self) -> usize {
         self.front.len() + self.back.len()
@@ -83,6 +98,7 @@ impl Ready {
     #[inline]
     pub fn push(&mut self, entry: Entry) {
         self.length += 1;
+        self.weight.put(entry);
         if self.front.len() < Self::FRONT_MAX && self.middle.is_empty() && self.back.is_empty() {
             self.front.push_back(entry);
         } else {
@@ -124,6 +140,7 @@ impl Ready {
     pub fn pop(&mut self) -> Option<Entry> {
         let entry = self.front.pop_front()?;
         self.length -= 1;
+        self.weight.take(entry);
         Some(entry)
     }
 
@@ -139,6 +156,9 @@ impl Ready {
         );
         if let Some(parked) = self.middle.pop_front() {
             self.length = self.length + entries.len() as u64 - u64::from(parked.count);
+            let arrived = Weight::of(&entries);
+            self.weight.octets = self.weight.octets + arrived.octets - parked.weight.octets;
+            self.weight.logged = self.weight.logged + arrived.logged - parked.weight.logged;
         }
         self.front = VecDeque::from(entries);
     }
@@ -159,7 +179,7 @@ impl Ready {
 
     /// Takes everything: the entries in memory in order around the parked pages.
     pub fn take(&mut self) -> (VecDeque<Entry>, VecDeque<ParkedPage>, Vec<Entry>) {
-        self.length = 0;
+        (self.length, self.weight) = (0, Weight::default());
         (
             std::mem::take(&mut self.front),
             std::mem::take(&mut self.middle),

@@ -22,6 +22,10 @@ pub struct RouteCache {
     pub queues: Vec<QueueKey>,
     /// How many of them keep their messages in the log.
     pub logged: u32,
+    /// Messages that took the route and are not in the exchange's count yet.
+    pub published: u64,
+    /// The same, counted once for each queue that they went to.
+    pub routed: u64,
 }
 
 impl RouteCache {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::Broker;
 use super::channel::Unacked;
-use super::queue::Queue;
+use super::queue::{Queue, Weight};
 use super::ready::ParkedPage;
 use super::sink::Sink;
 use crate::message::Entry;
@@ -27,6 +27,7 @@ impl Slice {
     pub(super) fn release(queue: &mut Queue) -> Self {
         let (mut entries, pages, rest) = queue.ready.take();
         entries.extend(std::mem::take(&mut queue.returned).into_values());
+        queue.returned_weight = Weight::default();
         Slice::Release {
             entries,
             pages,

@@ -14,7 +14,7 @@ use super::record::{Definition, Pairs};
 use super::reply_to::{REPLY_TO, is_reply_queue};
 use super::sink::Sink;
 use super::slices::Slice;
-use super::{BindingKey, Broker};
+use super::{Batch, BindingKey, Broker};
 use crate::auth::Access;
 use crate::clock::Now;
 use crate::wire::ReplyCode;
@@ -29,7 +29,7 @@ fn stripped(name: &[u8]) -> Vec<u8> {
         .collect()
 }
 
-fn check_not_default_exchange(name: &[u8]) -> Result<(), Exception> {
+pub(super) fn check_not_default_exchange(name: &[u8]) -> Result<(), Exception> {
     if name.is_empty() {
         let text = "operation not permitted on the default exchange";
         return Err(Exception::access_refused(text));
@@ -64,34 +64,48 @@ impl Broker {
             internal: declare.internal,
             arguments: declare.arguments.as_bytes().into(),
         };
-        if let Some(key) = self.exchange_key(vhost, &name) {
-            let what = self.exchange_shown(vhost, &name);
+        let (_, after) = self.declare_exchange(vhost, &name, properties, sink)?;
+        Ok(Outcome {
+            answer: Answer::ExchangeDeclareOk,
+            after,
+        })
+    }
+
+    /// Makes an exchange, or compares the one there is. Says whether it is new, and what its
+    /// definition waits for.
+    pub(super) fn declare_exchange<S: Sink>(
+        &mut self,
+        vhost: u32,
+        name: &[u8],
+        properties: ExchangeProperties,
+        sink: &mut S,
+    ) -> Result<(bool, Option<Batch>), Exception> {
+        let what = self.exchange_shown(vhost, name);
+        if let Some(key) = self.exchange_key(vhost, name) {
             let existing = &self.exchanges[key.slot as usize].properties;
             arguments::check_exchange_equivalent(&what, existing, &properties)?;
-            return Ok(Outcome::now(Answer::ExchangeDeclareOk));
+            return Ok((false, None));
         }
         if name.starts_with(b"amq.") {
             return Err(Exception::access_refused(format!(
                 "exchange name '{}' contains reserved prefix 'amq.*'",
-                shown(&name)
+                shown(name)
             )));
         }
-        let what = self.exchange_shown(vhost, &name);
-        arguments::check_exchange(&what, declare.arguments)?;
+        arguments::check_exchange(&what, FieldTable::stored(&properties.arguments))?;
         let limit = self.limits.exchanges_max;
         if self.exchanges.len() >= limit as usize {
             return Err(Exception::precondition_failed(format!(
                 "cannot declare {what}: exchange limit of {limit} is reached"
             )));
         }
-        let durable = properties.durable;
         let mut pairs = Pairs::default();
-        if durable {
+        if properties.durable {
             let vhost = &self.vhosts[vhost as usize].name;
-            pairs.put(&Definition::exchange(vhost, &name, &properties));
+            pairs.put(&Definition::exchange(vhost, name, &properties));
         }
-        self.add_exchange(vhost, &name, properties);
-        Ok(defined(&pairs, Answer::ExchangeDeclareOk, sink))
+        self.add_exchange(vhost, name, properties);
+        Ok((true, remember(&pairs, sink)))
     }
 
     pub(super) fn exchange_delete<S: Sink>(
@@ -102,24 +116,45 @@ impl Broker {
     ) -> Result<Outcome, Exception> {
         let vhost = self.vhost_of(channel);
         let name = stripped(delete.exchange.as_bytes());
-        check_not_default_exchange(&name)?;
-        if name.starts_with(b"amq.") {
-            return Err(Exception::access_refused(format!(
-                "deletion of system {} not allowed",
-                self.exchange_shown(vhost, &name)
-            )));
-        }
+        self.check_exchange_may_go(vhost, &name)?;
         self.check_access(channel, Access::Configure, Resource::Exchange(&name))?;
         let Some(key) = self.exchange_key(vhost, &name) else {
             return Ok(Outcome::now(Answer::ExchangeDeleteOk));
         };
-        if delete.if_unused && self.exchanges[key.slot as usize].outgoing > 0 {
-            let what = self.exchange_shown(vhost, &name);
+        let after = self.delete_exchange(key, delete.if_unused, sink)?;
+        Ok(Outcome {
+            answer: Answer::ExchangeDeleteOk,
+            after,
+        })
+    }
+
+    /// The default exchange and those of RabbitMQ's own cannot be deleted.
+    pub(super) fn check_exchange_may_go(&self, vhost: u32, name: &[u8]) -> Result<(), Exception> {
+        check_not_default_exchange(name)?;
+        if name.starts_with(b"amq.") {
+            return Err(Exception::access_refused(format!(
+                "deletion of system {} not allowed",
+                self.exchange_shown(vhost, name)
+            )));
+        }
+        Ok(())
+    }
+
+    /// Removes an exchange; the batch is what the change waits for.
+    pub(super) fn delete_exchange<S: Sink>(
+        &mut self,
+        key: ExchangeKey,
+        if_unused: bool,
+        sink: &mut S,
+    ) -> Result<Option<Batch>, Exception> {
+        let exchange = &self.exchanges[key.slot as usize];
+        if if_unused && exchange.outgoing > 0 {
+            let what = self.exchange_shown(exchange.vhost, &exchange.name);
             return Err(Exception::precondition_failed(format!("{what} in use")));
         }
         let mut pairs = Pairs::default();
         self.remove_exchange(key, &mut pairs);
-        Ok(defined(&pairs, Answer::ExchangeDeleteOk, sink))
+        Ok(remember(&pairs, sink))
     }
 
     pub(super) fn exchange_bind<S: Sink>(
@@ -269,13 +304,9 @@ impl Broker {
         let given = stripped(declare.queue.as_bytes());
         let name = if given.is_empty() {
             self.generated_name(b"amq.gen-")
-        } else if given.starts_with(b"amq.") {
-            // Also when it is there: RabbitMQ looks at the name first.
-            return Err(Exception::access_refused(format!(
-                "queue name '{}' contains reserved prefix 'amq.*'",
-                shown(&given)
-            )));
         } else {
+            // Also when it is there: RabbitMQ looks at the name first.
+            check_queue_name(&given)?;
             given
         };
         self.check_access(channel, Access::Configure, Resource::Queue(&name))?;
@@ -285,21 +316,45 @@ impl Broker {
             auto_delete: declare.auto_delete,
             arguments: declare.arguments.as_bytes().into(),
         };
-        let what = self.queue_shown(vhost, &name);
-        if let Some(key) = self.queue_key(vhost, &name) {
+        let declaration = Declaration {
+            name: &name,
+            properties,
+            declared_durable: declare.durable,
+        };
+        let (key, _, after) = self.declare_queue(now, vhost, declaration, sink)?;
+        let answer = self.declared(channel, key, &name);
+        Ok(Outcome { answer, after })
+    }
+
+    /// Makes a queue, or compares the one there is. Says whether it is new, and what its
+    /// definition waits for.
+    pub(super) fn declare_queue<S: Sink>(
+        &mut self,
+        now: Now,
+        vhost: u32,
+        declaration: Declaration<'_>,
+        sink: &mut S,
+    ) -> Result<(QueueKey, bool, Option<Batch>), Exception> {
+        let Declaration {
+            name, properties, ..
+        } = declaration;
+        let what = self.queue_shown(vhost, name);
+        let arguments = FieldTable::stored(&properties.arguments);
+        self.counters.queues_declared += 1;
+        if let Some(key) = self.queue_key(vhost, name) {
             let queue = &mut self.queues[key.slot as usize];
             queue.used_ms = now.wall_ms;
             // The same connection may repeat `durable` as it likes on its exclusive queue, since
             // what is stored is the same.
             let equivalence = Equivalence {
                 what: &what,
-                declared_durable: declare.durable,
+                declared_durable: declaration.declared_durable,
             };
             equivalence.check_queue(&queue.properties, &properties)?;
-            arguments::check_queue(&what, declare.arguments)?;
-            return Ok(Outcome::now(self.declared(channel, key, &name)));
+            arguments::check_queue(&what, arguments)?;
+            return Ok((key, false, None));
         }
-        arguments::check_queue(&what, declare.arguments)?;
+        arguments::check_queue(&what, arguments)?;
         let limit = self.limits.queues_max;
         if self.queues.len() >= limit as usize {
             return Err(Exception::precondition_failed(format!(
@@ -307,9 +362,8 @@ impl Broker {
             )));
         }
         let mut pairs = Pairs::default();
-        let key = self.create_queue(now, vhost, &name, properties, &mut pairs, sink);
-        let answer = self.declared(channel, key, &name);
-        Ok(defined(&pairs, answer, sink))
+        let key = self.create_queue(now, vhost, name, properties, &mut pairs, sink);
+        Ok((key, true, remember(&pairs, sink)))
     }
 
     fn declared(&mut self, channel: u32, key: QueueKey, name: &[u8]) -> Answer {
@@ -337,6 +391,7 @@ impl Broker {
             let vhost = &self.vhosts[vhost as usize].name;
             pairs.put(&Definition::queue(vhost, name, id, &properties));
         }
+        self.counters.queues_created += 1;
         let key = self.add_queue(vhost, name, properties);
         let queue = &mut self.queues[key.slot as usize];
         queue.used_ms = now.wall_ms;
@@ -386,25 +441,37 @@ impl Broker {
             return Ok(Outcome::now(Answer::QueueDeleteOk { message_count: 0 }));
         };
         self.check_not_locked(channel, key)?;
+        let (message_count, after) =
+            self.delete_queue(key, delete.if_unused, delete.if_empty, sink)?;
+        Ok(Outcome {
+            answer: Answer::QueueDeleteOk { message_count },
+            after,
+        })
+    }
+
+    /// Removes a queue. Says how many messages were ready, and what the change waits for.
+    pub(super) fn delete_queue<S: Sink>(
+        &mut self,
+        key: QueueKey,
+        if_unused: bool,
+        if_empty: bool,
+        sink: &mut S,
+    ) -> Result<(u32, Option<Batch>), Exception> {
         let queue = &self.queues[key.slot as usize];
-        let refusal = if delete.if_unused && !queue.consumers.is_empty() {
+        let refusal = if if_unused && !queue.consumers.is_empty() {
             Some("in use")
-        } else if delete.if_empty && !queue.has_no_message() {
+        } else if if_empty && !queue.has_no_message() {
             Some("not empty")
         } else {
             None
         };
         if let Some(refusal) = refusal {
-            let what = self.queue_shown(vhost, &name);
+            let what = self.queue_shown(queue.vhost, &queue.name);
             return Err(Exception::precondition_failed(format!("{what} {refusal}")));
         }
         let mut pairs = Pairs::default();
         let message_count = self.remove_queue(key, &mut pairs, sink);
-        Ok(defined(
-            &pairs,
-            Answer::QueueDeleteOk { message_count },
-            sink,
-        ))
+        Ok((message_count, remember(&pairs, sink)))
     }
 
     /// Removes a queue with its bindings, cancels its consumers and lets its messages go in
@@ -423,6 +490,8 @@ impl Broker {
             self.cancel_by_server(consumer, sink);
         }
         let mut queue = self.queues.remove(slot);
+        self.counters.queues_deleted += 1;
+        self.counters.gone.add(&queue.counters);
         let vhost = &mut self.vhosts[queue.vhost as usize];
         vhost.queues.remove(&queue.name);
         if let Some(id) = queue.id {
@@ -450,17 +519,15 @@ impl Broker {
         let name = self.queue_named(channel, purge.queue.as_bytes())?;
         let key = self.find_queue(channel, &name)?;
         self.check_access(channel, Access::Read, Resource::Queue(&name))?;
-        let message_count = self.purge(key, sink);
-        let is_logged = self.queues[key.slot as usize].is_logged();
-        let after = (is_logged && message_count > 0).then(|| sink.batch());
+        let (message_count, after) = self.purge(key, sink);
         Ok(Outcome {
             answer: Answer::QueuePurgeOk { message_count },
             after,
         })
     }
 
-    /// Drops all ready messages of a queue; says how many.
-    pub fn purge<S: Sink>(&mut self, key: QueueKey, sink: &mut S) -> u32 {
+    /// Drops all ready messages of a queue; says how many, and what the change waits for.
+    pub(super) fn purge<S: Sink>(&mut self, key: QueueKey, sink: &mut S) -> (u32, Option<Batch>) {
         let queue = &mut self.queues[key.slot as usize];
         let message_count = u32::try_from(queue.message_count()).unwrap_or(u32::MAX);
         if let Some(id) = queue.id {
@@ -471,8 +538,10 @@ impl Broker {
                 sink.settle_range(id, first, queue.next_sequence - 1);
             }
         }
+        let is_logged = queue.is_logged();
         self.slices.push_back(Slice::release(queue));
-        message_count
+        let after = (is_logged && message_count > 0).then(|| sink.batch());
+        (message_count, after)
     }
 
     // ---- bindings ----
@@ -557,7 +626,7 @@ impl Broker {
         Ok((queue, source, key.to_vec()))
     }
 
-    fn bind<S: Sink>(
+    pub(super) fn bind<S: Sink>(
         &mut self,
         of: &BindingRef<'_>,
         answer: Answer,
@@ -581,7 +650,12 @@ impl Broker {
         Ok(defined(&pairs, answer, sink))
     }
 
-    fn unbind<S: Sink>(&mut self, of: &BindingRef<'_>, answer: Answer, sink: &mut S) -> Outcome {
+    pub(super) fn unbind<S: Sink>(
+        &mut self,
+        of: &BindingRef<'_>,
+        answer: Answer,
+        sink: &mut S,
+    ) -> Outcome {
         let Some(key) = self.bindings.find(of) else {
             return Outcome::now(answer);
         };
@@ -670,12 +744,37 @@ impl Broker {
 
 /// Writes the definitions and makes the answer wait for them, if there are any.
 pub(super) fn defined<S: Sink>(pairs: &Pairs, answer: Answer, sink: &mut S) -> Outcome {
+    let after = remember(pairs, sink);
+    Outcome { answer, after }
+}
+
+/// A queue to be made, or to be compared with the one there is.
+pub(super) struct Declaration<'a> {
+    /// Its name.
+    pub(super) name: &'a [u8],
+    /// What it is declared with.
+    pub(super) properties: QueueProperties,
+    /// `durable` as it was given; an exclusive queue is not durable whatever was.
+    pub(super) declared_durable: bool,
+}
+
+/// # Errors
+/// 403 for a name that only the server gives.
+pub(super) fn check_queue_name(name: &[u8]) -> Result<(), Exception> {
+    if name.starts_with(b"amq.") {
+        return Err(Exception::access_refused(format!(
+            "queue name '{}' contains reserved prefix 'amq.*'",
+            shown(name)
+        )));
+    }
+    Ok(())
+}
+
+/// Writes definitions, if there are any; the batch is what they wait for.
+pub(super) fn remember<S: Sink>(pairs: &Pairs, sink: &mut S) -> Option<Batch> {
     if pairs.is_empty() {
-        return Outcome::now(answer);
+        return None;
     }
     sink.define(pairs.as_slice());
-    Outcome {
-        answer,
-        after: Some(sink.batch()),
-    }
+    Some(sink.batch())
 }

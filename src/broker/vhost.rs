@@ -15,10 +15,23 @@ type Names<K> = HashMap<Box<[u8]>, K, foldhash::fast::FixedState>;
 pub struct Vhost {
     /// Its name.
     pub name: Box<str>,
+    /// What it is for.
+    pub about: About,
     /// Its exchanges by name; the default exchange has the empty one.
     pub exchanges: Names<ExchangeKey>,
     /// Its queues by name.
     pub queues: Names<QueueKey>,
+}
+
+/// What people and clients are told of a virtual host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct About {
+    /// For people.
+    pub description: String,
+    /// For people.
+    pub tags: Vec<String>,
+    /// Type of queues that are declared without one.
+    pub default_queue_type: Option<String>,
 }
 
 /// The exchanges that every virtual host has (spec 3.1.3, RabbitMQ's `amq.match` and
@@ -48,6 +61,7 @@ impl Broker {
         let (exchanges, queues) = (Names::default(), Names::default());
         let index = self.vhosts.insert(Vhost {
             name: name.into(),
+            about: About::default(),
             exchanges,
             queues,
         }) as u32;
@@ -64,9 +78,14 @@ impl Broker {
         index
     }
 
+    /// Says what a virtual host is for.
+    pub fn describe_vhost(&mut self, index: u32, about: About) {
+        self.vhosts[index as usize].about = about;
+    }
+
     /// Removes a virtual host with all that is in it. The caller has closed its connections.
-    pub fn remove_vhost<S: Sink>(&mut self, index: u32, sink: &mut S) {
-        let mut pairs = Pairs::default();
+    /// `pairs`: what else is to be remembered or forgotten together with it.
+    pub fn remove_vhost<S: Sink>(&mut self, index: u32, mut pairs: Pairs, sink: &mut S) {
         let vhost = &self.vhosts[index as usize];
         let mut queues: Vec<QueueKey> = vhost.queues.values().copied().collect();
         let mut exchanges: Vec<ExchangeKey> = vhost.exchanges.values().copied().collect();

@@ -14,23 +14,33 @@
 //!
 //! [`Engine::next_deadline`] says when the next turn is due although nothing comes.
 
+mod manage;
 mod outbox;
 mod plant;
+mod sample;
 mod turn;
+mod view;
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 use std::net::SocketAddr;
 
 use slab::Slab;
 
 pub use self::outbox::Outbox;
 pub use self::plant::Plant;
+use self::sample::Sampler;
 use self::turn::Turn;
+use self::view::Facts;
+pub use self::view::Figures;
+use crate::admin::{AdminAnswer, HttpId, ListenerRow};
 use crate::auth::{self, PermissionTexts, Secret, Users};
+use crate::broker::meter::Meter;
+use crate::broker::queue::Weight;
 use crate::broker::ready::{PageId, ParkedPage};
 use crate::broker::record::Definition;
 use crate::broker::restore::RestoredQueue;
+use crate::broker::vhost::About;
 use crate::broker::{self, Batch, Broker, Sink as _};
 use crate::clock::{Deadline, Now};
 use crate::config::Config;
@@ -55,9 +65,18 @@ pub struct ConnectionId {
 struct Peer {
     generation: u32,
     connection: Connection,
+    /// The client's end of the socket.
     address: SocketAddr,
+    /// Our end.
+    local: SocketAddr,
     connected_ms: u64,
     octets_in: u64,
+    /// Reads from the socket that brought something.
+    reads: u64,
+    /// Writes to the socket.
+    writes: u64,
+    /// How fast octets come and go.
+    meter: Meter<2>,
     /// Input was left over that may hold a whole frame.
     pause: Option<Pause>,
     /// It is on the list of connections with answers that wait for the disk.
@@ -93,6 +112,17 @@ pub struct Engine<S: Storage> {
     is_busy: bool,
     /// Clients are told that the server stops; no new ones are taken.
     is_stopping: bool,
+    /// An operator has asked the server to stop.
+    is_stop_asked: bool,
+    facts: Facts,
+    sampler: Sampler,
+    peers_accepted: u64,
+    peers_dropped: u64,
+    vhosts_max: usize,
+    /// Answers to operators that wait for the disk, in the order of their batches.
+    owed: VecDeque<(Batch, HttpId, crate::admin::Outcome)>,
+    /// Answers to operators that may go out.
+    answered: Vec<(HttpId, AdminAnswer)>,
 }
 
 impl<S: Storage> Engine<S> {
@@ -105,7 +135,9 @@ impl<S: Storage> Engine<S> {
     /// What the storage could not read, in one line.
     pub fn open(storage: S, config: &Config, now: Now, seed: u64) -> Result<Self, StorageError> {
         let limits = &config.limits;
-        let (store, recovery) = Store::open(storage, store_config(config), now, seed)?;
+        let store_config = store_config(config);
+        let disk_free_octets_min = store_config.disk_free_octets_min;
+        let (store, recovery) = Store::open(storage, store_config, now, seed)?;
         for line in &recovery.report {
             log::warn!("{line}");
         }
@@ -135,6 +167,14 @@ impl<S: Storage> Engine<S> {
             fatal: None,
             is_busy: false,
             is_stopping: false,
+            is_stop_asked: false,
+            facts: Facts::new(config, disk_free_octets_min, now),
+            sampler: Sampler::new(now),
+            peers_accepted: 0,
+            peers_dropped: 0,
+            vhosts_max: limits.vhosts_max as usize,
+            owed: VecDeque::new(),
+            answered: Vec::new(),
         };
         engine.restore(recovery, config, seed);
         Ok(engine)
@@ -143,15 +183,24 @@ impl<S: Storage> Engine<S> {
     // ---- peers ----
 
     /// A peer has come.
-    pub fn accept(&mut self, now: Now, address: SocketAddr) -> ConnectionId {
+    ///
+    /// * `address`: the client's end of the socket, `local`: ours; both together are the
+    ///   connection's name.
+    pub fn accept(&mut self, now: Now, address: SocketAddr, local: SocketAddr) -> ConnectionId {
+        self.sampler.arm(now);
+        self.peers_accepted += 1;
         self.generation += 1;
         let generation = self.generation;
         let slot = self.peers.insert(Peer {
             generation,
             connection: Connection::accept(now, &self.offer),
             address,
+            local,
             connected_ms: now.wall_ms,
             octets_in: 0,
+            reads: 0,
+            writes: 0,
+            meter: Meter::start(now, [0; 2]),
             pause: None,
             is_holding: false,
             timer: None,
@@ -163,7 +212,10 @@ impl<S: Storage> Engine<S> {
         );
         let id = ConnectionId { slot, generation };
         self.set_timer(id);
-        log::info!("accepting AMQP connection {address}");
+        log::info!(
+            "accepting AMQP connection {}",
+            self.peers[slot as usize].name()
+        );
         id
     }
 
@@ -195,6 +247,7 @@ impl<S: Storage> Engine<S> {
         };
         let received = peer.connection.receive(octets, &mut turn);
         peer.octets_in += received.consumed as u64;
+        peer.reads += 1;
         if let Some(reason) = self.alarm
             && peer.connection.publishes
         {
@@ -245,7 +298,8 @@ impl<S: Storage> Engine<S> {
         self.with_connection(now, id, |connection, turn| connection.abandon(turn));
         let peer = self.peers.remove(id.slot as usize);
         self.plant.outboxes.remove(id.slot as usize);
-        log::info!("closed AMQP connection {}", peer.address);
+        self.peers_dropped += 1;
+        log::info!("closed AMQP connection {}", peer.name());
     }
 
     fn with_connection<R>(
@@ -307,6 +361,7 @@ impl<S: Storage> Engine<S> {
         outbox.wrote(octets, &mut self.plant.spare);
         outbox.is_blocked = is_blocked;
         let peer = &mut self.peers[id.slot as usize];
+        peer.writes += 1;
         if octets > 0 {
             peer.connection.wrote_out();
         }
@@ -368,6 +423,7 @@ impl<S: Storage> Engine<S> {
 
     fn flushed(&mut self, now: Now, batch: Batch) {
         self.broker.flushed(batch);
+        self.answer_operators(batch);
         self.is_busy |= self.broker.has_listed();
         for id in std::mem::take(&mut self.holding) {
             if !self.is_there(id) {
@@ -424,10 +480,12 @@ impl<S: Storage> Engine<S> {
         helpers: &mut impl Helpers<S>,
         dead: &mut Vec<ConnectionId>,
     ) {
+        self.facts.now = now;
         self.tick(now, dead);
         self.is_busy = self
             .broker
             .deliver_listed(now, &mut self.plant, DELIVERIES_PER_TURN);
+        self.is_busy |= self.sample(now);
         self.is_busy |= self.broker.work(&mut self.plant, self.slice_entries_max);
         self.broker.send_confirms(&mut self.plant);
         self.plant.store.commit(now, helpers);
@@ -470,10 +528,24 @@ impl<S: Storage> Engine<S> {
             return Some(Deadline(now.monotonic_us));
         }
         let timer = self.timers.peek().map(|&Reverse((deadline, _))| deadline);
-        [timer, self.plant.store.next_deadline()]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            timer,
+            self.plant.store.next_deadline(),
+            self.sampler.next_deadline(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Tells the engine where the server is reached, for those who ask it.
+    pub fn set_listeners(&mut self, listeners: Vec<ListenerRow>) {
+        self.facts.listeners = listeners;
+    }
+
+    /// Tells the engine what the operating system says of the process, for those who ask it.
+    pub fn set_figures(&mut self, figures: Figures) {
+        self.facts.figures = figures;
     }
 
     /// Why the server cannot go on, if it cannot: the line to end with.
@@ -533,7 +605,13 @@ impl<S: Storage> Engine<S> {
         let mut has_vhost = false;
         for definition in own {
             if let auth::record::Definition::Vhost(vhost) = &definition {
-                self.broker.add_vhost(&vhost.name);
+                let index = self.broker.add_vhost(&vhost.name);
+                let about = About {
+                    description: vhost.description.clone(),
+                    tags: vhost.tags.clone(),
+                    default_queue_type: vhost.default_queue_type.clone(),
+                };
+                self.broker.describe_vhost(index, about);
                 has_vhost = true;
             } else if let Err(error) = self.broker.users.replay(definition) {
                 log::error!("a user or permission cannot be restored: {error}");
@@ -555,6 +633,7 @@ impl<S: Storage> Engine<S> {
                 page: PageId(page.page.0),
                 count: page.count,
                 first_sequence: page.first_sequence,
+                weight: Weight::default(),
             });
             let permitted = queue.redelivered_up_to.map_or(0, |up_to| up_to + 1);
             let restored = RestoredQueue {
@@ -570,14 +649,13 @@ impl<S: Storage> Engine<S> {
 
     fn seed(&mut self, config: &Config, seed: u64) {
         let first = &config.seed;
-        self.broker.add_vhost(&first.vhost);
-        let vhost = auth::record::VhostDefinition {
-            name: first.vhost.clone(),
+        let index = self.broker.add_vhost(&first.vhost);
+        let about = About {
             description: "Default virtual host".into(),
-            ..Default::default()
+            ..About::default()
         };
-        let (key, value) = auth::record::Definition::Vhost(vhost).encode();
-        let mut changes = vec![(key, Some(value))];
+        let mut changes = vec![manage::vhost_pair(&first.vhost, &about)];
+        self.broker.describe_vhost(index, about);
         let salt = (seed as u32).to_be_bytes();
         let secret = Secret::Password {
             password: first.password.as_bytes(),
@@ -659,3 +737,6 @@ fn offer(config: &Config) -> Offer {
         login_refusal_delay_ms: limits.login_refusal_delay_ms,
     }
 }
+
+#[cfg(test)]
+mod tests;

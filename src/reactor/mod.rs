@@ -294,7 +294,8 @@ impl<S: Storage> Reactor<S> {
             log::warn!("cannot poll {address}: {error}");
             return;
         }
-        let id = self.engine.accept(now, address);
+        let local = stream.local_addr().unwrap_or(address);
+        let id = self.engine.accept(now, address, local);
         if self.by_connection.len() <= id.slot as usize {
             self.by_connection.resize(id.slot as usize + 1, u32::MAX);
         }

@@ -12,6 +12,7 @@ use self::headers::{MatchMode, SortedHeaders};
 use self::topic::TopicTrie;
 use super::binding::{Binding, BindingKey, Bindings, take_out};
 use super::exception::{Exception, shown};
+use super::meter::Meter;
 use crate::wire::field_table::FieldTable;
 
 /// Names an exchange while it exists. The generation keeps a late reference from reaching the
@@ -102,8 +103,12 @@ pub struct Exchange {
     pub incoming: Vec<BindingKey>,
     /// The routing round that came by last.
     pub mark: u64,
-    /// Messages published to it, and those that it routed nowhere.
+    /// Messages published to it by channels that have taken another route since.
     pub published_in: u64,
+    /// The same, counted once for each queue that they went to.
+    pub published_out: u64,
+    /// How fast both grow; `None` as long as nothing has happened.
+    pub meter: Option<Box<Meter<2>>>,
 }
 
 #[derive(Debug)]
@@ -139,6 +144,8 @@ impl Exchange {
             incoming: Vec::new(),
             mark: 0,
             published_in: 0,
+            published_out: 0,
+            meter: None,
         }
     }
 
