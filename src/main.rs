@@ -31,9 +31,11 @@ fn other(command: Command) -> ExitCode {
             let code = leveret::perf::run(&args);
             ExitCode::from(u8::try_from(code).unwrap_or(EXIT_INTERNAL))
         }
-        Command::Serve(_) | Command::Control { .. } | Command::Inspect { .. } => {
-            ExitCode::from(EXIT_UNAVAILABLE)
+        Command::Control { tool, args } => {
+            let variable = |name: &str| std::env::var(name).ok();
+            ExitCode::from(leveret::ctl::run(tool, &args, &variable))
         }
+        Command::Serve(_) | Command::Inspect { .. } => ExitCode::from(EXIT_UNAVAILABLE),
     }
 }
 
