@@ -8,7 +8,7 @@ import pika
 import pytest
 
 from bystander import Bystander
-from conftest import pump
+from conftest import break_socket, pump
 
 MEGA = 1_000_000
 
@@ -110,3 +110,54 @@ def test_a_consumer_that_does_not_read_slows_nobody(broker, connect, channel, na
         # Of the 50 MB only a stuck client's own bound may lie in memory; the rest waits on the disk.
         assert broker.anonymous_octets() - before < 40 * MEGA
     channel.queue_delete(name)
+
+
+def test_large_persistent_bodies_outlive_a_kill_and_are_given_back(own_broker, connect, name):
+    """Bodies over a megabyte have files of their own: there after the kill, gone after their ack."""
+    channel = connect(own_broker).channel()
+    channel.confirm_delivery()
+    channel.exchange_declare(name, "fanout", durable=True)
+    for queue in ("a", "b"):
+        channel.queue_declare(f"{name}.{queue}", durable=True)
+        channel.queue_bind(f"{name}.{queue}", name)
+    sizes = [1 << 20, (1 << 20) + 1, 5 * MEGA, 30 * MEGA]
+    sent = [os.urandom(size) for size in sizes]
+    for body in sent:
+        channel.basic_publish(name, "", body, pika.BasicProperties(delivery_mode=2))
+    own_broker.kill()
+    own_broker.start()
+    for queue in ("a", "b"):
+        channel = connect(own_broker).channel()
+        tags = []
+        for body in sent:
+            method, _, got = channel.basic_get(f"{name}.{queue}")
+            assert hashlib.sha256(got).digest() == hashlib.sha256(body).digest()
+            tags.append(method.delivery_tag)
+        channel.basic_ack(tags[-1], multiple=True)
+        assert channel.queue_declare(f"{name}.{queue}", passive=True).method.message_count == 0
+    if own_broker.kind == "leveret":
+        data = own_broker.directory / "data"
+        give_up = time.monotonic() + 10
+        # Segments may be kept for what comes next; the bodies' own files may not.
+        while sum(sizes := [path.stat().st_size for path in data.iterdir() if path.suffix != ".seg"]) > MEGA:
+            assert time.monotonic() < give_up, sizes
+            time.sleep(0.1)
+
+
+def test_a_publisher_that_dies_in_the_middle_of_a_body(broker, connect, channel, name):
+    """Half a message is no message, whatever was already written of it."""
+    channel.queue_declare(name, durable=True)
+    doomed = connect(broker)
+    number = doomed.channel().channel_number
+    frames = [
+        pika.frame.Method(number, pika.spec.Basic.Publish(exchange="", routing_key=name)),
+        pika.frame.Header(number, 20 * MEGA, pika.BasicProperties(delivery_mode=2)),
+        *[pika.frame.Body(number, b"x" * 100_000)] * 100,
+    ]
+    doomed._impl._output_marshaled_frames([frame.marshal() for frame in frames])
+    doomed.process_data_events(time_limit=0.2)
+    break_socket(doomed)
+    channel.confirm_delivery()
+    channel.basic_publish("", name, b"whole", pika.BasicProperties(delivery_mode=2))
+    assert channel.basic_get(name, auto_ack=True)[2] == b"whole"
+    assert channel.queue_delete(name).method.message_count == 0

@@ -177,3 +177,94 @@ def test_a_million_messages_of_1_kib(own_broker, restart):
     with Raw(own_broker) as raw:
         ok = raw.call(50, 10, b"\0\0", short(b"million"), b"\1", struct.pack(">I", 0))
         assert struct.unpack_from(">I", ok, 4 + 1 + len(b"million"))[0] == MESSAGES // 100
+
+
+def count(raw, queue):
+    """Ready messages of a queue."""
+    ok = raw.call(50, 10, b"\0\0", short(queue), b"\1", struct.pack(">I", 0))
+    return struct.unpack_from(">I", ok, 4 + 1 + len(queue))[0]
+
+
+def publish_all(raw, exchange, routing_key, body, messages, delivery_mode):
+    """Publishes on channel 1 without confirms; the next call's answer shows that all was read."""
+    block = b"".join([content(1, exchange, routing_key, body, delivery_mode)] * 1000)
+    for _ in range(messages // 1000):
+        raw.socket.sendall(block)
+
+
+@pytest.mark.leveret_only("a goal of its own")
+def test_a_transient_backlog_lies_on_the_disk_and_not_in_memory(own_broker):
+    """300 MB for nobody; the queue's deletion gives everything back and stalls nobody."""
+    with Raw(own_broker) as raw:
+        raw.call(50, 10, b"\0\0", short(b"backlog"), b"\0", struct.pack(">I", 0))
+        before = own_broker.anonymous_octets()
+        with Bystander(own_broker) as bystander:
+            publish_all(raw, b"", b"backlog", os.urandom(1000), 300_000, 1)
+            assert count(raw, b"backlog") == 300_000
+            held = own_broker.anonymous_octets() - before
+            deleted = raw.call(50, 40, b"\0\0", short(b"backlog"), b"\0")
+            assert struct.unpack_from(">I", deleted, 4)[0] == 300_000
+        print(f"{held / 1e6:.0f} MB; bystander p99 {bystander.at(0.99):.2f} ms, max {bystander.at(1):.2f} ms")
+        assert held < 40_000_000
+        assert bystander.at(0.99) < 100
+        # Room for the next backlog, again in bounds.
+        raw.call(50, 10, b"\0\0", short(b"backlog"), b"\0", struct.pack(">I", 0))
+        publish_all(raw, b"", b"backlog", os.urandom(1000), 100_000, 1)
+        assert count(raw, b"backlog") == 100_000
+        assert own_broker.anonymous_octets() - before < 40_000_000
+
+
+@pytest.mark.leveret_only("a goal of its own")
+def test_a_hundred_thousand_unacked_go_back_in_order(own_broker):
+    """A consumer without prefetch takes all and dies: everything is ready again, in its order, redelivered."""
+    messages = 100_000
+    with Raw(own_broker) as raw:
+        raw.call(50, 10, b"\0\0", short(b"storm"), b"\2", struct.pack(">I", 0))
+        raw.call(85, 10, b"\0")
+        raw.socket.sendall(
+            b"".join(content(1, b"", b"storm", struct.pack(">Q", number), 2) for number in range(messages))
+        )
+        confirmed = 0
+        while confirmed < messages:
+            confirmed = max(confirmed, struct.unpack_from(">Q", raw.frame()[1], 4)[0])
+        with Bystander(own_broker) as bystander:
+            for redelivered in (0, 1, 1):
+                with Raw(own_broker) as greedy:
+                    greedy.call(60, 20, b"\0\0", short(b"storm"), short(b"c"), b"\0", struct.pack(">I", 0))
+                    for number in range(messages):
+                        deliver, _, body = greedy.frame()[1], greedy.frame()[1], greedy.frame()[1]
+                        assert struct.unpack(">Q", body)[0] == number
+                        assert deliver[4 + 2 + 8] == redelivered
+                give_up = time.monotonic() + 10
+                while (ready := count_passively(own_broker, b"storm")) < messages:
+                    assert time.monotonic() < give_up, ready
+                    time.sleep(0.01)
+        print(f"bystander p99 {bystander.at(0.99):.2f} ms, max {bystander.at(1):.2f} ms")
+        assert bystander.at(0.99) < 100
+
+
+def count_passively(broker, queue):
+    with Raw(broker) as raw:
+        return count(raw, queue)
+
+
+@pytest.mark.leveret_only("a goal of its own")
+def test_a_fan_out_is_stored_once(own_broker):
+    """50,000 messages on ten durable queues: the disk holds them once, every queue has them all after a kill."""
+    messages = 50_000
+    queues = [b"fan%d" % number for number in range(10)]
+    with Raw(own_broker) as raw:
+        raw.call(40, 10, b"\0\0", short(b"fan"), short(b"fanout"), b"\2", struct.pack(">I", 0))
+        for queue in queues:
+            raw.call(50, 10, b"\0\0", short(queue), b"\2", struct.pack(">I", 0))
+            raw.call(50, 20, b"\0\0", short(queue), short(b"fan"), short(b""), b"\0", struct.pack(">I", 0))
+        raw.call(85, 10, b"\0")
+        body = os.urandom(BODY_OCTETS)
+        raw.socket.sendall(b"".join([content(1, b"fan", b"", body, 2)] * messages))
+        confirmed = 0
+        while confirmed < messages:
+            confirmed = max(confirmed, struct.unpack_from(">Q", raw.frame()[1], 4)[0])
+    own_broker.kill()
+    assert disk_octets(own_broker.directory / "data") < messages * (BODY_OCTETS + 300) + 3 * 64 * 1024 * 1024
+    own_broker.start()
+    assert [count_passively(own_broker, queue) for queue in queues] == [messages] * 10
