@@ -108,6 +108,10 @@ pub struct Engine<S: Storage> {
     slice_entries_max: usize,
     /// Why publishers are stopped, as `connection.blocked` words it.
     alarm: Option<&'static str>,
+    is_disk_low: bool,
+    is_memory_high: bool,
+    /// Octets at which the memory alarm is raised.
+    memory_limit_octets: Option<u64>,
     fatal: Option<StorageError>,
     is_busy: bool,
     /// Clients are told that the server stops; no new ones are taken.
@@ -164,6 +168,9 @@ impl<S: Storage> Engine<S> {
             outbox_octets_max: limits.outbox_octets_max,
             slice_entries_max: limits.slice_entries_max,
             alarm: None,
+            is_disk_low: false,
+            is_memory_high: false,
+            memory_limit_octets: None,
             fatal: None,
             is_busy: false,
             is_stopping: false,
@@ -394,7 +401,11 @@ impl<S: Storage> Engine<S> {
     pub fn answer(&mut self, now: Now, answer: Answer<S>) {
         self.plant.store.answer(now, answer);
         self.drain_events(now);
-        // Whatever waited for the storage may go on; what may not says so again.
+        self.resume_paused();
+    }
+
+    /// Whatever waited for the storage or an alarm may go on; what may not says so again.
+    fn resume_paused(&mut self) {
         for id in std::mem::take(&mut self.paused) {
             if self.is_there(id) {
                 match self.peers[id.slot as usize].pause {
@@ -439,11 +450,35 @@ impl<S: Storage> Engine<S> {
     }
 
     fn disk_alarm(&mut self, now: Now, is_on: bool) {
-        self.alarm = is_on.then_some("low on disk");
+        self.is_disk_low = is_on;
+        self.alarms_changed(now, "disk", is_on);
+    }
+
+    /// The process uses more memory than it should, or no longer.
+    ///
+    /// * `limit_octets`: where the alarm is raised, for the lists.
+    pub fn memory_alarm(&mut self, now: Now, is_on: bool, limit_octets: Option<u64>) {
+        self.memory_limit_octets = limit_octets;
+        if is_on != self.is_memory_high {
+            self.is_memory_high = is_on;
+            self.alarms_changed(now, "memory", is_on);
+        }
+    }
+
+    /// Tells publishers that they are stopped and why, or that they may go on.
+    fn alarms_changed(&mut self, now: Now, what: &str, is_on: bool) {
+        self.alarm = match (self.is_memory_high, self.is_disk_low) {
+            (false, false) => None,
+            (true, false) => Some("low on memory"),
+            (false, true) => Some("low on disk"),
+            (true, true) => Some("low on memory & disk"),
+        };
         if is_on {
-            log::warn!("disk resource limit alarm set: publishers are blocked until it clears");
+            log::warn!(
+                "{what} resource limit alarm set. Publishers will be blocked until this alarm clears"
+            );
         } else {
-            log::warn!("disk resource limit alarm cleared");
+            log::warn!("{what} resource limit alarm cleared");
         }
         let ids: Vec<ConnectionId> = self.ids().collect();
         for id in ids {
@@ -451,6 +486,9 @@ impl<S: Storage> Engine<S> {
             self.with_connection(now, id, |connection, turn| {
                 connection.set_blocked(alarm, turn);
             });
+        }
+        if self.alarm.is_none() {
+            self.resume_paused();
         }
     }
 

@@ -18,6 +18,7 @@
 //! turn, a peer that was paused is put on it when it resumes, and accepting after a shortage of
 //! descriptors is tried again by deadline, for no edge will come.
 
+mod memory;
 mod socket;
 
 use std::io::{self, Read as _, Write as _};
@@ -31,6 +32,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 use slab::Slab;
 
+use self::memory::MemoryWatch;
 use crate::clock::{Clock, Deadline, Now};
 use crate::config::Config;
 use crate::engine::{ConnectionId, Engine};
@@ -49,6 +51,9 @@ const ACCEPT_REST_MS: u64 = 100;
 
 /// Connections accepted in one turn.
 const ACCEPTS_PER_TURN: usize = 64;
+
+/// How often the memory in use is looked at, in milliseconds.
+const MEMORY_LOOK_MS: u64 = 1_000;
 
 /// How long clients may take to answer the last `connection.close`, in milliseconds.
 const FAREWELL_MS: u64 = 300;
@@ -97,6 +102,9 @@ pub struct Reactor<S: Storage> {
     accept_at: Option<Deadline>,
     is_accepting: bool,
     stop_at: Option<Deadline>,
+    memory: MemoryWatch,
+    memory_at: Deadline,
+    is_memory_high: bool,
 }
 
 impl<S: Storage> std::fmt::Debug for Reactor<S> {
@@ -160,6 +168,9 @@ impl<S: Storage> Reactor<S> {
             accept_at: None,
             is_accepting: false,
             stop_at: None,
+            memory: MemoryWatch::new(),
+            memory_at: Deadline(0),
+            is_memory_high: false,
         })
     }
 
@@ -190,6 +201,7 @@ impl<S: Storage> Reactor<S> {
             while let Some(answer) = self.helpers.try_answer() {
                 self.engine.answer(now, answer);
             }
+            self.watch_memory(now);
             self.receive(now);
             self.engine.end_turn(now, &mut self.helpers, &mut dead);
             self.write(now);
@@ -205,16 +217,33 @@ impl<S: Storage> Reactor<S> {
         }
     }
 
+    /// Looks at the memory in use now and then. An idle server uses no more, so only an alarm that
+    /// is on needs a deadline.
+    fn watch_memory(&mut self, now: Now) {
+        if self.memory_at.is_due(now) {
+            self.memory_at = now.after_ms(MEMORY_LOOK_MS);
+            self.is_memory_high = self.memory.is_high();
+            self.engine
+                .memory_alarm(now, self.is_memory_high, self.memory.high_octets());
+        }
+    }
+
     fn timeout(&self) -> Option<Duration> {
         let now = self.clock.now();
         if !self.readable.is_empty() || self.is_accepting {
             return Some(Duration::ZERO);
         }
-        [self.engine.next_deadline(now), self.accept_at, self.stop_at]
-            .into_iter()
-            .flatten()
-            .min()
-            .map(|deadline| deadline.wait(now))
+        let memory_at = self.is_memory_high.then_some(self.memory_at);
+        [
+            self.engine.next_deadline(now),
+            self.accept_at,
+            self.stop_at,
+            memory_at,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+        .map(|deadline| deadline.wait(now))
     }
 
     fn sort(&mut self, events: &Events, now: Now) {
