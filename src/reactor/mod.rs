@@ -102,6 +102,8 @@ pub struct Reactor<S: Storage> {
     accept_at: Option<Deadline>,
     is_accepting: bool,
     stop_at: Option<Deadline>,
+    /// When the storage is no longer waited for, while the server stops.
+    rest_at: Option<Deadline>,
     memory: MemoryWatch,
     memory_at: Deadline,
     is_memory_high: bool,
@@ -168,6 +170,7 @@ impl<S: Storage> Reactor<S> {
             accept_at: None,
             is_accepting: false,
             stop_at: None,
+            rest_at: None,
             memory: MemoryWatch::new(),
             memory_at: Deadline(0),
             is_memory_high: false,
@@ -497,12 +500,19 @@ impl<S: Storage> Reactor<S> {
         for slot in slots {
             self.drop_peer(now, slot);
         }
-        if self.engine.is_flushed() {
+        let Some(rest_at) = self.rest_at else {
+            // Nobody asks for anything any more: the next start shall have little to do.
+            self.engine.store().checkpoint();
+            let rest_at = now.after_ms(self.config.limits.stop_timeout_ms);
+            (self.rest_at, self.stop_at) = (Some(rest_at), Some(rest_at));
+            return false;
+        };
+        if self.engine.store().is_at_rest() {
             return true;
         }
-        // The last flush is on its way; its answer wakes the loop.
-        self.stop_at = Some(now.after_ms(FAREWELL_MS));
-        false
+        // A checkpoint that takes longer is left; a flush is waited for, its answer wakes the loop.
+        self.stop_at = Some(rest_at.max(now.after_ms(FAREWELL_MS)));
+        rest_at.is_due(now) && self.engine.is_flushed()
     }
 
     /// Lets go of the storage after [`End::Stopped`], with a checkpoint when it fits its time.
