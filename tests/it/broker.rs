@@ -86,17 +86,25 @@ impl Broker {
     /// A sentence, when there is none to talk to.
     pub(crate) fn get() -> Result<Self, String> {
         match env::var("LEVERET_TEST_BROKER") {
-            Ok(address) => {
-                let guard = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-                let address = address
-                    .to_socket_addrs()
-                    .map_err(|e| format!("{address}: {e}"))?
-                    .next();
-                let address = address.ok_or("LEVERET_TEST_BROKER names no address")?;
-                Self::at(address, None, Some(guard))
-            }
+            Ok(address) => Self::shared(&address),
             Err(_) => Self::start(&[]),
         }
+    }
+
+    /// The broker at `address`, which others use too.
+    pub(crate) fn shared(address: &str) -> Result<Self, String> {
+        let guard = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = address
+            .to_socket_addrs()
+            .map_err(|e| format!("{address}: {e}"))?
+            .next();
+        let found = found.ok_or_else(|| format!("{address} is no address"))?;
+        Self::at(found, None, Some(guard))
+    }
+
+    /// Where it speaks AMQP.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address.get()
     }
 
     /// A fresh leveret with further `arguments`.
@@ -159,7 +167,7 @@ impl Broker {
     /// A new connection that has said nothing yet. `LEVERET_TEST_TRICKLE=1` sends octet by octet.
     pub(crate) fn peer(&self) -> Result<Peer, String> {
         let trickle = env::var_os("LEVERET_TEST_TRICKLE").is_some();
-        let address = self.address.get();
+        let address = self.address();
         Peer::connect(address, trickle).map_err(|e| format!("{address}: {e}"))
     }
 

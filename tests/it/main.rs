@@ -2,6 +2,7 @@
 
 mod broker;
 mod conformance;
+mod login;
 mod methods;
 mod peer;
 mod transcript;
