@@ -558,6 +558,7 @@ impl Broker {
             bind.exchange.as_bytes(),
             bind.routing_key.as_bytes(),
         )?;
+        self.check_not_locked(channel, queue)?;
         let of = BindingRef {
             source,
             destination: Destination::Queue(queue),
@@ -593,6 +594,9 @@ impl Broker {
             binding_key: &key,
             arguments: unbind.arguments.as_bytes(),
         };
+        if self.bindings.find(&of).is_some() {
+            self.check_not_locked(channel, queue)?;
+        }
         Ok(self.unbind(&of, Answer::QueueUnbindOk, sink))
     }
 
@@ -622,7 +626,9 @@ impl Broker {
         let source = self
             .exchange_key(vhost, exchange)
             .ok_or_else(|| self.no_exchange(vhost, exchange))?;
-        let queue = self.find_queue(channel, &name)?;
+        let queue = self
+            .queue_key(vhost, &name)
+            .ok_or_else(|| self.no_queue(vhost, &name))?;
         Ok((queue, source, key.to_vec()))
     }
 
