@@ -503,8 +503,9 @@ impl<S: Storage> Reactor<S> {
         let Some(rest_at) = self.rest_at else {
             // Nobody asks for anything any more: the next start shall have little to do.
             self.engine.store().checkpoint();
-            let rest_at = now.after_ms(self.config.limits.stop_timeout_ms);
-            (self.rest_at, self.stop_at) = (Some(rest_at), Some(rest_at));
+            self.rest_at = Some(now.after_ms(self.config.limits.stop_timeout_ms));
+            // The next turn, which is to come at once, hands it over.
+            self.stop_at = Some(Deadline(now.monotonic_us));
             return false;
         };
         if self.engine.store().is_at_rest() {
