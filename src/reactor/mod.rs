@@ -504,15 +504,15 @@ impl<S: Storage> Reactor<S> {
             // Nobody asks for anything any more: the next start shall have little to do.
             self.engine.store().checkpoint();
             self.rest_at = Some(now.after_ms(self.config.limits.stop_timeout_ms));
-            // The next turn, which is to come at once, hands it over.
-            self.stop_at = Some(Deadline(now.monotonic_us));
+            self.stop_at = Some(now.after_ms(1));
             return false;
         };
         if self.engine.store().is_at_rest() {
             return true;
         }
-        // A checkpoint that takes longer is left; a flush is waited for, its answer wakes the loop.
-        self.stop_at = Some(rest_at.max(now.after_ms(FAREWELL_MS)));
+        // A checkpoint is made in steps, one a turn. One that takes longer is left; a flush is
+        // waited for.
+        self.stop_at = Some(now.after_ms(1));
         rest_at.is_due(now) && self.engine.is_flushed()
     }
 
