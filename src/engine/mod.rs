@@ -421,7 +421,7 @@ impl<S: Storage> Engine<S> {
         while let Some(event) = self.plant.store.next_event() {
             match event {
                 Event::Flushed(batch) => self.flushed(now, Batch(batch.0)),
-                Event::Warm { .. } | Event::PageLoaded(_) => {
+                Event::Warm { .. } | Event::PageLoaded(_) | Event::LargeReady { .. } => {
                     self.broker.storage_ready();
                     self.is_busy |= self.broker.has_listed();
                 }

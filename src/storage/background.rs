@@ -94,8 +94,18 @@ impl<S: Storage> Store<S> {
 
     /// One turn's share of all that is not urgent.
     pub(super) fn background(&mut self, now: Now) {
-        self.next_checkpoint();
+        // Compaction first, since it may find that it wants a checkpoint.
         self.next_compaction(now);
+        self.next_checkpoint();
+        self.next_checkpoint();
+    }
+
+    /// Whether the next turn has some of it to do even if nothing else happens.
+    pub(super) fn background_waits(&self) -> bool {
+        match &self.checkpointing {
+            None => self.checkpoint_is_due() && self.retry_at.is_none(),
+            Some(checkpointing) => matches!(checkpointing.stage, CheckpointStage::Taking { .. }),
+        }
     }
 
     // ---- indexes --------------------------------------------------------------------------
@@ -335,7 +345,7 @@ impl<S: Storage> Store<S> {
             }
             segment.candidate = false;
             segment.compacting = true;
-            segment.settled_since_look = 0;
+            segment.looked_at();
             self.begin_compaction(number);
             return;
         }

@@ -1,4 +1,4 @@
-//! Rewriting a segment of which less than half is needed, to the same number and order.
+//! Rewriting a segment of which little more than half is needed, or less, to the same number and order.
 //!
 //! The live records are copied as they are into a new file; a table behind them tells for each
 //! place as first written where the record lies now, so no entry of a queue changes. The file is
@@ -166,8 +166,8 @@ pub(super) fn with_index<S: Storage, T>(
     }
 }
 
-/// Looks at segment `number` and rewrites it if that frees at least half of its file. `None` when it
-/// does not.
+/// Looks at segment `number` and rewrites it if that frees three sevenths of its file. `None`
+/// when it does not.
 pub(super) fn compact<S: Storage>(
     storage: &S,
     number: u32,
@@ -236,7 +236,9 @@ pub(super) fn compact<S: Storage>(
         next += record.record_octets();
     }
     let octets = next + (copies.len() * TABLE_OCTETS) as u64;
-    if octets * 2 > file_octets {
+    // Looks come in steps, so this is more than half: at any time a file is at most twice what
+    // lives in it.
+    if octets * 7 > file_octets * 4 {
         return Ok(None);
     }
     let table: Table = copies

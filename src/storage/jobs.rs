@@ -13,6 +13,7 @@ use super::checkpoint;
 use super::compaction::{self, Liveness, Rewritten};
 use super::files::{Map, Storage, read_exact_at, write_all_at};
 use super::index;
+use super::large::{LargeHandle, LargeWrite};
 use super::pages::IndexPart;
 use super::planted::{Fault, planted};
 use super::record_codec::{self as codec, RecordHeader, Seed};
@@ -180,6 +181,12 @@ pub(super) enum Job<S: Storage> {
         names: Vec<String>,
         map: Option<Arc<S::Map>>,
     },
+    LargeWrite(LargeWrite<S>),
+    LargeRead {
+        handle: LargeHandle<S>,
+        offset: u64,
+        octets: u64,
+    },
     FreeSpace,
 }
 
@@ -234,6 +241,16 @@ pub(super) enum AnswerKind<S: Storage> {
         number: u32,
         result: io::Result<Vec<String>>,
     },
+    LargeWritten {
+        write: LargeWrite<S>,
+        result: io::Result<()>,
+    },
+    LargeRead {
+        handle: LargeHandle<S>,
+        offset: u64,
+        octets: u64,
+        result: io::Result<Vec<u8>>,
+    },
     CheckpointWritten(io::Result<()>),
     Compacted {
         number: u32,
@@ -257,6 +274,12 @@ impl<S: Storage> std::fmt::Debug for AnswerKind<S> {
             AnswerKind::PageRead { page, .. } => write!(f, "PageRead({page})"),
             AnswerKind::FreeSpace(octets) => write!(f, "FreeSpace({octets:?})"),
             AnswerKind::Indexed { number, result } => write!(f, "Indexed({number}, {result:?})"),
+            AnswerKind::LargeWritten { write, result } => {
+                write!(f, "LargeWritten({}, {result:?})", write.offset)
+            }
+            AnswerKind::LargeRead { offset, octets, .. } => {
+                write!(f, "LargeRead({offset}, {octets})")
+            }
             AnswerKind::CheckpointWritten(result) => write!(f, "CheckpointWritten({result:?})"),
             AnswerKind::Compacted { number, result } => {
                 write!(
@@ -325,6 +348,22 @@ impl<S: Storage> KeeperJob<S> {
             Job::ReadIndexPart { page, part } => AnswerKind::PageRead {
                 page,
                 result: read_part(storage, part),
+            },
+            Job::LargeWrite(write) => {
+                let result = write
+                    .handle
+                    .write(storage, write.offset, &write.octets, write.sync);
+                AnswerKind::LargeWritten { write, result }
+            }
+            Job::LargeRead {
+                handle,
+                offset,
+                octets,
+            } => AnswerKind::LargeRead {
+                result: handle.read(storage, offset, octets),
+                handle,
+                offset,
+                octets,
             },
             Job::Index { number, used } => AnswerKind::Indexed {
                 number,

@@ -26,18 +26,23 @@ use std::sync::Arc;
 use super::StorageError;
 use super::checkpoint::{self, Checkpoint, Found};
 use super::definitions;
-use super::files::{Map, Storage, read_up_to_at, write_all_at};
+use super::files::{Map, Storage, read_exact_at, read_up_to_at, write_all_at};
 use super::index::{self, Index};
-use super::jobs::DEFINITIONS_NAME;
+use super::jobs::{DEFINITIONS_NAME, Job};
+use super::large::number_in_body_name;
 use super::pages::{IndexPart, PageId};
 use super::planted::{Fault, planted};
 use super::ranges::RangeSet;
-use super::record_codec::{FORMAT_VERSION, HEADER_OCTETS, SEGMENT_START, Seed, SegmentHeader};
+use super::record_codec::{
+    FORMAT_VERSION, HEADER_OCTETS, MessagePayload, RecordHeader, SEGMENT_START, Seed,
+    SegmentHeader, decode_record,
+};
 use super::scan::{Problem, Scope, Summary};
 use super::segment::{Segment, Stage, number_in, segment_name};
 use super::store::{Store, StoreConfig};
 use crate::broker::record::QueueId;
 use crate::clock::Now;
+use crate::message::{LargeBody, MessageRef};
 
 /// What was found in the files when a store was opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -131,7 +136,7 @@ struct Opening<'a, S: Storage> {
     segments: BTreeMap<u32, FoundSegment<S>>,
     /// Names of files that may be used for new segments.
     unused: Vec<String>,
-    found_files: bool,
+    names: Vec<String>,
     recovery: Recovery,
 }
 
@@ -157,7 +162,7 @@ impl<S: Storage> Store<S> {
             storage: &storage,
             segments: BTreeMap::new(),
             unused: Vec::new(),
-            found_files: false,
+            names: Vec::new(),
             recovery: Recovery::default(),
         };
         opening.definitions(&mut store)?;
@@ -254,7 +259,7 @@ impl<S: Storage> Opening<'_, S> {
             .storage
             .list()
             .map_err(unreadable("the data directory"))?;
-        self.found_files = !names.is_empty();
+        self.names = names.iter().map(|(name, _)| name.clone()).collect();
         let mut numbers: Vec<_> = names
             .iter()
             .filter_map(|(name, octets)| Some((number_in(name, ".seg")?, *octets)))
@@ -521,7 +526,7 @@ impl<S: Storage> Opening<'_, S> {
             self.segments.remove(&number);
             self.unused.push(segment_name(number));
         }
-        if self.found_files {
+        if !self.names.is_empty() {
             let failed = |error| StorageError::new("cannot sync", "the data directory", &error);
             self.storage.sync_dir().map_err(failed)?;
         }
@@ -598,10 +603,74 @@ impl<S: Storage> Opening<'_, S> {
             indexes.insert(number, index);
         }
         replay(store, &indexes);
+        self.large_bodies(store, &indexes);
         self.recovery.queue_id_next = store.ledgers.id_next;
         self.recovery.queues = pages(store, &indexes);
         store.after_recovery();
         Ok(self.recovery)
+    }
+
+    /// Finds the bodies that lie in files of their own; removes those that nobody needs.
+    fn large_bodies(&mut self, store: &mut Store<S>, indexes: &BTreeMap<u32, Index>) {
+        let mut greatest = 0;
+        for (&number, index) in indexes {
+            if index.large.is_empty() {
+                continue;
+            }
+            let file = self.storage.open(&segment_name(number));
+            for &(place, body_file) in &index.large {
+                greatest = greatest.max(body_file);
+                let offset = store.segments.get(number).and_then(|s| s.offset_of(place));
+                let seed = store.segments.get(number).map(|segment| segment.seed);
+                let record = file
+                    .as_ref()
+                    .ok()
+                    .and_then(|file| read_large_record(self.storage, file, offset?, seed?));
+                let Some((body, queues)) = record else {
+                    self.report(format!("{}: cannot be read", segment_name(number)));
+                    continue;
+                };
+                let live: Vec<_> = queues
+                    .into_iter()
+                    .filter(|&(queue, sequence)| {
+                        let ledger = store.ledgers.get(queue);
+                        ledger.is_some_and(|ledger| !ledger.settled.contains(sequence))
+                    })
+                    .collect();
+                if !live.is_empty() {
+                    let at = MessageRef {
+                        segment: number,
+                        place,
+                    };
+                    store.larges.found(body, at, live);
+                    if let Some(segment) = store.segments.get_mut(number) {
+                        segment.large += 1;
+                    }
+                }
+            }
+        }
+        let mut superfluous = Vec::new();
+        for name in self.names.iter() {
+            if let Some(file) = number_in_body_name(name) {
+                greatest = greatest.max(file);
+                if !store.larges.knows(file) {
+                    superfluous.push(name.clone());
+                }
+            }
+        }
+        store.larges.next = greatest + 1;
+        superfluous.extend(
+            self.names
+                .iter()
+                .filter(|name| name.ends_with(".new"))
+                .cloned(),
+        );
+        if !superfluous.is_empty() {
+            store.jobs.push_back(Job::Remove {
+                names: superfluous,
+                map: None,
+            });
+        }
     }
 
     /// Names the segments that the checkpoint knew and that are not there.
@@ -672,8 +741,6 @@ fn replay<S: Storage>(store: &mut Store<S>, indexes: &BTreeMap<u32, Index>) {
         if let Some(segment) = store.segments.get_mut(number) {
             let octets = segment.used.saturating_sub(SEGMENT_START);
             segment.live_share = octets * segment.live_entries / entries.max(1);
-            // A first look is due whatever was settled before the start.
-            segment.settled_since_look = segment.octets;
         }
     }
 }
@@ -742,4 +809,21 @@ fn pages<S: Storage>(store: &mut Store<S>, indexes: &BTreeMap<u32, Index>) -> Ve
 
 fn live_in(settled: &RangeSet, first: u64, last: u64) -> u32 {
     (last + 1 - first - settled.count_in(first, last)) as u32
+}
+
+/// The body that the record at `offset` names, and the queues that got it.
+fn read_large_record<S: Storage>(
+    storage: &S,
+    file: &S::File,
+    offset: u64,
+    seed: Seed,
+) -> Option<(LargeBody, Vec<(QueueId, u64)>)> {
+    let mut head = vec![0; HEADER_OCTETS];
+    read_exact_at(storage, file, offset, &mut head).ok()?;
+    let header = RecordHeader::decode(&head, seed)?;
+    let mut record = vec![0; HEADER_OCTETS + header.length as usize];
+    read_exact_at(storage, file, offset, &mut record).ok()?;
+    let (header, payload) = decode_record(&record, seed).ok()?;
+    let message = MessagePayload::new(header.kind, payload)?;
+    Some((message.large()?.0, message.queues().collect()))
 }

@@ -129,10 +129,8 @@ pub(super) struct Segment<S: Storage> {
     pub(super) live_entries: u64,
     /// Octets that the live entries answer for; an estimate after a restart.
     pub(super) live_share: u64,
-    /// Octets released since compaction was last considered.
-    pub(super) settled_since_look: u64,
-    /// Greatest number of queues that hold one record.
-    pub(super) fan_out_max: u32,
+    /// Compaction is considered again when `live_share` is no more than this.
+    pub(super) next_look_share: u64,
     /// Records that are also held by entries which the log does not know, as (place, entries),
     /// ascending by place.
     pub(super) unlogged: Vec<(u32, u32)>,
@@ -165,8 +163,7 @@ impl<S: Storage> Segment<S> {
             last_lsn: first_lsn,
             live_entries: 0,
             live_share: 0,
-            settled_since_look: 0,
-            fan_out_max: 1,
+            next_look_share: u64::MAX,
             unlogged: Vec::new(),
             large: 0,
             file: None,
@@ -199,19 +196,22 @@ impl<S: Storage> Segment<S> {
         debug_assert!(self.live_entries >= entries, "segment {}", self.number);
         self.live_entries = self.live_entries.saturating_sub(entries);
         self.live_share = self.live_share.saturating_sub(share);
-        self.settled_since_look += share;
     }
 
-    /// Whether enough was released since the last look that rewriting may pay.
-    ///
-    /// A first look finds less than half of the file needed, with room for the table that a
-    /// rewritten file ends with; so it is seldom in vain. A look that was in vain (the shares of a
-    /// fan-out are estimates) is repeated a sixteenth of the file later: were it half of the file,
-    /// there might not be that much left to release.
+    /// Whether rewriting may free three sevenths of the file, as far as the shares tell. A record
+    /// with several holders lives longer than its shares say; so a look that finds too much alive
+    /// is repeated only after an eighth of the rest is released.
     #[inline]
     pub(super) fn worth_a_look(&self) -> bool {
-        self.live_share < self.octets / 2 - self.octets / 32
-            && self.settled_since_look * 16 * u64::from(self.fan_out_max) >= self.octets
+        self.live_share * 7 < self.octets * 4 && self.live_share <= self.next_look_share
+    }
+
+    /// Notes that the keeper is about to look.
+    pub(super) fn looked_at(&mut self) {
+        self.next_look_share = self.live_share - self.live_share / 8;
+        if self.live_share < 8 {
+            self.next_look_share = self.live_share.saturating_sub(1);
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use super::files::Storage;
 use super::jobs::{
     Answer, AnswerKind, DefinitionsWrite, FlushJob, Helpers, Job, KeeperJob, PreparedFile,
 };
+use super::large::Larges;
 use super::ledger::Ledgers;
 use super::pages::{Arrived, PageId, Pages};
 use super::planted::{Fault, planted};
@@ -21,7 +22,7 @@ use super::segment::{Segment, Segments, Stage, segment_name};
 use super::tail::Tail;
 use crate::broker::record::QueueId;
 use crate::clock::{Deadline, Now};
-use crate::message::{Entry, Message, MessageRef};
+use crate::message::{Body, Entry, Message, MessageRef};
 
 /// What may be set about a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,6 +83,12 @@ pub enum Event {
     },
     /// The page may be loaded now.
     PageLoaded(PageId),
+    /// A large body can be read further, or takes more octets: whoever got
+    /// [`super::LargeRead::Cold`] or `false` from [`Store::large_append`] may go on.
+    LargeReady {
+        /// [`crate::message::LargeBody::file`].
+        file: u64,
+    },
     /// The disk is (nearly) full, or no longer.
     DiskAlarm(bool),
     /// Something on disk could not be read; the line names it. It was counted and the broker goes
@@ -136,6 +143,7 @@ pub struct Store<S: Storage> {
     pub(super) ledgers: Ledgers,
     pub(super) arena: Arena<S>,
     pub(super) pages: Pages<S>,
+    pub(super) larges: Larges<S>,
 
     /// The segment that is being filled, if one was begun.
     pub(super) filling: Option<Filling>,
@@ -268,6 +276,7 @@ impl<S: Storage> Store<S> {
             ledgers: Ledgers::default(),
             arena,
             pages: Pages::new(),
+            larges: Larges::new(),
             filling: None,
             next_number: 1,
             segment_octets: config.segment_octets_min,
@@ -347,7 +356,7 @@ impl<S: Storage> Store<S> {
         debug_assert!(!to.is_empty() && holders as usize >= to.len());
         let record_octets = codec::record_octets(codec::message_octets(message, to.len()));
         let (number, seed, offset) = self.make_room(now, record_octets);
-        let large_crc = 0;
+        let large_crc = self.large_crc(message);
         let lsn = self.take_lsn();
         let more = self.group.is_some();
         let octets = &mut self.tail.current.octets;
@@ -369,10 +378,12 @@ impl<S: Storage> Store<S> {
             segment.used = offset + record_octets as u64;
             segment.live_entries += u64::from(holders);
             segment.live_share += share * u64::from(holders);
-            segment.fan_out_max = segment.fan_out_max.max(holders);
             if holders as usize > to.len() {
                 segment.unlogged.push((at.place, holders - to.len() as u32));
             }
+        }
+        if let Body::Large(body) = message.body {
+            self.large_stored(body, at, holders, to);
         }
         self.counters.appended += 1;
         Stored { at, share_octets }
@@ -385,6 +396,9 @@ impl<S: Storage> Store<S> {
         let (at, record_octets, spill) = self.arena.keep(now.wall_ms, message, holders);
         if let Some(spill) = spill {
             self.spill(spill);
+        }
+        if let Body::Large(body) = message.body {
+            self.large_stored(body, at, holders, &[]);
         }
         self.counters.kept += 1;
         Stored {
@@ -411,6 +425,9 @@ impl<S: Storage> Store<S> {
             }
             _ => self.note_settlement(queue, sequence, sequence),
         }
+        if self.larges.any() {
+            self.large_released(entry.at, Some((queue, sequence)));
+        }
         self.release_logged(entry.at.segment, 1, u64::from(entry.share_octets()));
     }
 
@@ -435,6 +452,11 @@ impl<S: Storage> Store<S> {
             return;
         }
         self.note_settlement(queue, first, last);
+        if self.larges.any() {
+            for &(segment, _) in &released {
+                self.large_released_in(segment, queue, first, last);
+            }
+        }
         self.release_many(&released);
     }
 
@@ -443,6 +465,9 @@ impl<S: Storage> Store<S> {
     /// those of a deleted queue are given back by [`Store::queue_deleted`] and ignored here.
     #[inline]
     pub fn release(&mut self, entry: Entry) {
+        if self.larges.any() && !entry.has(Entry::LOGGED) {
+            self.large_released(entry.at, None);
+        }
         if entry.at.is_transient() {
             self.arena.release(entry.at);
         } else if !entry.has(Entry::LOGGED) {
@@ -508,6 +533,11 @@ impl<S: Storage> Store<S> {
             let live = end - from + 1 - ledger.settled.count_in(from, end);
             if live > 0 {
                 released.push((segment, live));
+            }
+        }
+        if self.larges.any() {
+            for &(segment, _) in &released {
+                self.large_released_in(segment, queue, 0, u64::MAX);
             }
         }
         self.release_many(&released);
@@ -612,6 +642,9 @@ impl<S: Storage> Store<S> {
         }
         // While a file is missing, the keeper's answer is the next thing to happen.
         let may_flush = self.in_flight.is_none() && self.files_are_ready();
+        if self.background_waits() {
+            return Some(Deadline(self.now.monotonic_us));
+        }
         let waiting = self.batch_since.filter(|_| may_flush);
         let waiting = waiting.map(|since| Deadline(since.0 + BATCH_US));
         [
@@ -645,7 +678,9 @@ impl<S: Storage> Store<S> {
             self.jobs.push_back(Job::FreeSpace);
         }
         self.background(now);
-        if self.in_flight.is_none() && self.batch_is_due(now) && self.files_are_ready() {
+        self.remove_large();
+        let complete = self.files_are_ready() && self.larges.records_are_complete();
+        if self.in_flight.is_none() && self.batch_is_due(now) && complete {
             self.hand_over(helpers);
         }
         while let Some(job) = self.jobs.pop_front() {
@@ -744,6 +779,7 @@ impl<S: Storage> Store<S> {
         while let Some(job) = self.pages.retry_write() {
             self.jobs.push_back(job);
         }
+        self.retry_large();
     }
 
     // ---- answers --------------------------------------------------------------------------
@@ -779,6 +815,13 @@ impl<S: Storage> Store<S> {
                     self.events.push_back(Event::Damage(line));
                 }
             }
+            AnswerKind::LargeWritten { write, result } => self.large_written(write, result),
+            AnswerKind::LargeRead {
+                handle,
+                offset,
+                octets,
+                result,
+            } => self.stretch_read(&handle, offset, octets, result),
             AnswerKind::FreeSpace(result) => {
                 let low = |octets| octets < self.config.disk_free_octets_min;
                 self.disk_low = result.is_ok_and(low);
@@ -928,7 +971,7 @@ impl<S: Storage> Store<S> {
     }
 
     /// Notes whether new space could be had.
-    fn space_result(&mut self, result: &io::Result<()>) {
+    pub(super) fn space_result(&mut self, result: &io::Result<()>) {
         if let Err(error) = result {
             if is_full(error) {
                 self.disk_full = true;

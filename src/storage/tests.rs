@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::*;
 use crate::broker::record::QueueId;
 use crate::clock::Now;
-use crate::message::{Body, Entry, Message, MessageRef};
+use crate::message::{Body, Entry, LargeBody, Message, MessageRef};
 
 /// Helpers that run jobs when they are told to.
 #[derive(Debug)]
@@ -320,4 +320,204 @@ fn threads_run_the_jobs_of_a_real_directory() {
     assert!(octets.windows(7).any(|octets| octets == b"on disk"));
     drop(helpers);
     std::fs::remove_dir_all(&path).expect("removed");
+}
+
+/// A body in its own file, as [`Bench`] hands it in: `body_octets` octets of a pattern.
+fn large(bench: &mut Bench, octets: u64, durable: bool) -> (LargeBody, Vec<u8>) {
+    let whole: Vec<u8> = (0..octets).map(|index| (index * 7 % 251) as u8).collect();
+    let body = bench.store.large_begin(octets, durable);
+    for part in whole.chunks(100_000) {
+        if !bench.store.large_append(body, part) {
+            bench.settle_down();
+        }
+    }
+    (body, whole)
+}
+
+fn read_large(bench: &mut Bench, body: LargeBody) -> Option<Vec<u8>> {
+    let handle = bench.store.large_handle(body)?;
+    let mut read = Vec::new();
+    while (read.len() as u64) < body.octets {
+        let stretch = 130_000.min(body.octets - read.len() as u64);
+        match bench
+            .store
+            .read_large(&handle, read.len() as u64, stretch, &mut read)
+        {
+            LargeRead::Here => {}
+            LargeRead::Cold => bench.settle_down(),
+            LargeRead::Lost => return None,
+        }
+    }
+    Some(read)
+}
+
+fn large_message(body: LargeBody) -> Message<'static> {
+    Message {
+        names: b"\x00\x01q",
+        properties: &[0x10, 0, 2],
+        body: Body::Large(body),
+    }
+}
+
+#[test]
+fn a_large_body_is_on_disk_before_its_batch_and_goes_with_its_last_entry() {
+    let mut bench = Bench::open(MemoryStorage::new());
+    let (body, whole) = large(&mut bench, 3_000_001, true);
+    let to = [(QueueId(1), 1), (QueueId(2), 1)];
+    let stored = bench.store.append(bench.now, &large_message(body), &to, 2);
+    let batch = bench.store.batch();
+    // Not a single octet of the batch is handed out before the body is synced.
+    bench.commit();
+    assert!(!bench.flush_one());
+    bench.settle_down();
+    assert!(bench.store.flushed() >= batch);
+    assert_eq!(read_large(&mut bench, body), Some(whole.clone()));
+    for seed in 0..10 {
+        let mut after = Bench::open(bench.disk.crash(seed));
+        after.settle_down();
+        assert_eq!(after.recovery.queues.len(), 2);
+        assert_eq!(read_large(&mut after, body), Some(whole.clone()));
+        assert_ne!(after.store.large_begin(1, true).file, body.file);
+    }
+    let entry = |sequence| Entry::new(stored.at, sequence, stored.share_octets, Entry::LOGGED);
+    let name = format!("{:016x}.body", body.file);
+    bench.store.settle(QueueId(1), entry(1));
+    bench.settle_down();
+    assert!(bench.disk.contents(&name).is_some());
+    let handle = bench.store.large_handle(body).expect("still there");
+    bench.store.settle_range(QueueId(2), 1, 1);
+    // Until the settlement is flushed the message could come back.
+    bench.commit();
+    assert!(bench.disk.contents(&name).is_some());
+    bench.settle_down();
+    bench.settle_down();
+    assert!(bench.disk.contents(&name).is_none());
+    // Who is in the middle of reading it reads on.
+    let mut read = Vec::new();
+    while bench.store.read_large(&handle, 0, 1000, &mut read) == LargeRead::Cold {
+        bench.settle_down();
+    }
+    assert_eq!(read, &whole[..1000]);
+}
+
+#[test]
+fn a_large_body_that_is_damaged_is_not_served() {
+    let mut bench = Bench::open(MemoryStorage::new());
+    let (body, _) = large(&mut bench, 300_000, true);
+    bench
+        .store
+        .append(bench.now, &large_message(body), &[(QueueId(1), 1)], 1);
+    bench.settle_down();
+    bench
+        .disk
+        .flip(&format!("{:016x}.body", body.file), 200_000, 3);
+    assert_eq!(read_large(&mut bench, body), None);
+    bench.commit();
+    assert!(matches!(bench.events.last(), Some(Event::Damage(_))));
+}
+
+#[test]
+fn transient_and_abandoned_large_bodies_leave_nothing() {
+    let mut bench = Bench::open(MemoryStorage::new());
+    bench.settle_down();
+    let before = bench_names(&bench.disk);
+    let (kept, whole) = large(&mut bench, 2_000_000, false);
+    let stored = bench.store.keep(bench.now, &large_message(kept), 1);
+    assert_eq!(read_large(&mut bench, kept), Some(whole));
+    bench
+        .store
+        .release(Entry::new(stored.at, 1, stored.share_octets, 0));
+    assert!(bench.store.large_handle(kept).is_none());
+    let (abandoned, _) = large(&mut bench, 2_000_000, true);
+    bench.settle_down();
+    assert_ne!(bench_names(&bench.disk), before);
+    bench.store.large_abandon(abandoned);
+    bench.settle_down();
+    bench.settle_down();
+    assert_eq!(bench_names(&bench.disk), before);
+    // One that a crash left behind goes at the next start.
+    large(&mut bench, 2_000_000, true);
+    bench.settle_down();
+    let mut after = Bench::open(bench.disk.killed());
+    after.settle_down();
+    assert!(
+        bench_names(&after.disk)
+            .iter()
+            .all(|name| !name.ends_with(".body"))
+    );
+}
+
+fn bench_names(disk: &MemoryStorage) -> Vec<String> {
+    let names = disk.list().expect("lists");
+    names.into_iter().map(|(name, _)| name).collect()
+}
+
+#[test]
+fn a_publisher_of_a_large_body_waits_for_a_slow_disk() {
+    let mut bench = Bench::open(MemoryStorage::new());
+    let body = bench.store.large_begin(100 << 20, false);
+    let part = vec![0; 1 << 17];
+    let mut taken = 0;
+    while bench.store.large_append(body, &part) {
+        taken += part.len();
+        assert!(taken < 8 << 20, "bounded");
+    }
+    bench.settle_down();
+    assert!(
+        bench
+            .events
+            .contains(&Event::LargeReady { file: body.file })
+    );
+    assert!(bench.store.large_append(body, &part));
+}
+
+#[test]
+fn disk_use_is_bounded_whatever_the_order_of_acks() {
+    for (seed, keep_every) in [(1, 100), (2, 10), (3, 1000)] {
+        let mut bench =
+            Bench::open_seeded(MemoryStorage::new(), small_config(), seed).expect("opens");
+        let mut entries = Vec::new();
+        for sequence in 1..=20_000_u64 {
+            entries.push(bench.append(1, sequence, &[7; 100]));
+            if sequence % 50 == 0 {
+                bench.commit();
+                bench.flush_one();
+                bench.keep_one();
+            }
+        }
+        bench.settle_down();
+        // Every order: forwards, backwards, and by a stride.
+        let mut order: Vec<usize> = (0..entries.len()).collect();
+        match seed {
+            1 => {}
+            2 => order.reverse(),
+            _ => order.sort_by_key(|index| index * 7919 % entries.len()),
+        }
+        let mut live = entries.len() as u64;
+        let record = 168;
+        for (turn, index) in order.into_iter().enumerate() {
+            if index % keep_every != 0 {
+                bench.store.settle(QueueId(1), entries[index]);
+                live -= 1;
+            }
+            if turn % 40 == 0 {
+                bench.commit();
+                bench.flush_one();
+                bench.keep_one();
+            }
+            if turn % 2000 == 1999 {
+                bench.settle_down();
+                bench.settle_down();
+                let disk = bench.store.disk_octets();
+                let bound = 2 * live * record + 4 * (64 << 10) + 30 * 1024;
+                assert!(
+                    disk <= bound,
+                    "{disk} of {bound} with {live} live, turn {turn}"
+                );
+            }
+        }
+        for (index, entry) in entries.iter().enumerate().step_by(keep_every) {
+            assert!(bench.body(entry.at).is_some(), "{index}");
+        }
+    }
 }

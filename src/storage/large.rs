@@ -1,0 +1,604 @@
+//! Bodies that lie in files of their own, so that no turn of the loop copies a hundred megabytes.
+//!
+//! A body is written in chunks while its frames come, each with a checksum; behind the body lies
+//! the table of these checksums. A file is synced before the batch with the record that names it is
+//! handed to the flusher. It is read a stretch at a time by the keeper, checked, and removed when
+//! the last entry of its record is done with and the log says so.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, OnceLock};
+
+use hashbrown::HashMap;
+
+use super::StorageError;
+use super::files::{Storage, read_exact_at, write_all_at};
+use super::jobs::Job;
+use super::store::{Event, Store, is_full};
+use crate::broker::record::QueueId;
+use crate::message::{Body, LargeBody, Message, MessageRef};
+
+/// Octets that have a checksum of their own.
+const CHUNK_OCTETS: usize = 64 << 10;
+/// Octets that are handed to the keeper at a time.
+const WRITE_OCTETS: usize = 4 * CHUNK_OCTETS;
+/// The publisher pauses when so many octets of a body wait for the keeper.
+const BEHIND_OCTETS: usize = 2 << 20;
+/// A durable body is synced every so many octets, so that the last sync is short.
+const SYNC_EVERY_OCTETS: u64 = 8 << 20;
+/// Octets of stretches that were read and not yet taken.
+const STRETCHES_OCTETS_MAX: usize = 32 << 20;
+
+/// Name of the file of body `file`.
+fn body_name(file: u64) -> String {
+    format!("{file:016x}.body")
+}
+
+/// The number in the name of a body's file, if it is one.
+pub(super) fn number_in_body_name(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(".body")?;
+    (digits.len() == 16)
+        .then(|| u64::from_str_radix(digits, 16).ok())?
+        .filter(|&file| body_name(file) == name)
+}
+
+/// The file of a large body. As long as a clone lives the body can be read, even if its message was
+/// settled meanwhile.
+#[derive(Clone, Debug)]
+pub struct LargeHandle<S: Storage>(Arc<LargeFile<S>>);
+
+#[derive(Debug)]
+struct LargeFile<S: Storage> {
+    body: LargeBody,
+    /// Whether it has a name: durable bodies do.
+    named: bool,
+    file: OnceLock<S::File>,
+}
+
+impl<S: Storage> LargeHandle<S> {
+    fn new(body: LargeBody, named: bool) -> Self {
+        LargeHandle(Arc::new(LargeFile {
+            body,
+            named,
+            file: OnceLock::new(),
+        }))
+    }
+
+    fn file(&self, storage: &S, create: bool) -> io::Result<&S::File> {
+        if self.0.file.get().is_none() {
+            let name = body_name(self.0.body.file);
+            let file = match (self.0.named, create) {
+                (true, true) => storage.create(&name, 0)?,
+                (true, false) => storage.open(&name)?,
+                (false, _) => storage.create_unlinked()?,
+            };
+            // Only the keeper sets it, one job at a time.
+            let _ = self.0.file.set(file);
+        }
+        self.0
+            .file
+            .get()
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// Writes part of the body; syncs file and name if that is wanted. Blocks.
+    pub(super) fn write(
+        &self,
+        storage: &S,
+        offset: u64,
+        octets: &[u8],
+        sync: bool,
+    ) -> io::Result<()> {
+        let file = self.file(storage, true)?;
+        write_all_at(storage, file, offset, octets)?;
+        if sync {
+            storage.sync(file)?;
+            storage.sync_dir()?;
+        }
+        Ok(())
+    }
+
+    /// Reads and checks `octets` octets at `offset`. Blocks.
+    pub(super) fn read(&self, storage: &S, offset: u64, octets: u64) -> io::Result<Vec<u8>> {
+        let file = self.file(storage, false)?;
+        let body_octets = self.0.body.octets;
+        let chunk = CHUNK_OCTETS as u64;
+        let first = offset / chunk;
+        let end = (offset + octets).min(body_octets);
+        let last = end.div_ceil(chunk);
+        let start = first * chunk;
+        let mut whole = vec![0; ((last * chunk).min(body_octets) - start) as usize];
+        read_exact_at(storage, file, start, &mut whole)?;
+        let mut table = vec![0; (last - first) as usize * 4];
+        read_exact_at(storage, file, body_octets + first * 4, &mut table)?;
+        for (chunk, crc) in whole.chunks(CHUNK_OCTETS).zip(table.chunks_exact(4)) {
+            if crc32fast::hash(chunk).to_be_bytes() != crc {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "a large body is damaged",
+                ));
+            }
+        }
+        whole.truncate((end - start) as usize);
+        whole.drain(..(offset - start) as usize);
+        Ok(whole)
+    }
+}
+
+/// What [`Store::read_large`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LargeRead {
+    /// The octets were appended.
+    Here,
+    /// The keeper was asked; [`Event::LargeReady`] follows.
+    Cold,
+    /// They are damaged or gone; told by [`Event::Damage`].
+    Lost,
+}
+
+/// One large body.
+#[derive(Debug)]
+struct Large<S: Storage> {
+    handle: LargeHandle<S>,
+    received: u64,
+    /// What came and was not yet handed to the keeper.
+    waiting: Vec<u8>,
+    handed_over: u64,
+    /// Octets with the keeper.
+    outstanding: usize,
+    unsynced: u64,
+    /// Checksums of the chunks so far.
+    table: Vec<u8>,
+    /// The body and its table are written, and synced if it is durable.
+    complete: bool,
+    /// The publisher was told to wait.
+    behind: bool,
+    /// The log has its record, which must wait until the body is complete.
+    record: Option<MessageRef>,
+    holders: u32,
+    /// The logged entries that need it.
+    entries: Vec<(QueueId, u64)>,
+}
+
+/// A write that found no room.
+#[derive(Debug)]
+pub(super) struct LargeWrite<S: Storage> {
+    pub(super) handle: LargeHandle<S>,
+    pub(super) offset: u64,
+    pub(super) octets: Vec<u8>,
+    pub(super) sync: bool,
+    /// The last one of its body.
+    pub(super) last: bool,
+}
+
+/// All large bodies.
+#[derive(Debug)]
+pub(super) struct Larges<S: Storage> {
+    bodies: HashMap<u64, Large<S>>,
+    by_record: HashMap<MessageRef, u64>,
+    pub(super) next: u64,
+    /// Bodies whose record is in the log and that are not complete: the flusher waits for them.
+    incomplete_records: u32,
+    /// Names to be removed once the log is flushed up to a number.
+    gone: VecDeque<(u64, String)>,
+    retry: Vec<LargeWrite<S>>,
+    /// Stretches that were read, oldest first: file, offset, octets asked for.
+    stretches: VecDeque<Stretch>,
+    stretches_octets: usize,
+}
+
+#[derive(Debug)]
+struct Stretch {
+    file: u64,
+    offset: u64,
+    octets: u64,
+    /// `None` while the keeper reads.
+    read: Option<io::Result<Vec<u8>>>,
+}
+
+impl<S: Storage> Larges<S> {
+    pub(super) fn new() -> Self {
+        Larges {
+            bodies: HashMap::new(),
+            by_record: HashMap::new(),
+            next: 1,
+            incomplete_records: 0,
+            gone: VecDeque::new(),
+            retry: Vec::new(),
+            stretches: VecDeque::new(),
+            stretches_octets: 0,
+        }
+    }
+
+    /// Whether a batch may go to the flusher.
+    pub(super) fn records_are_complete(&self) -> bool {
+        self.incomplete_records == 0
+    }
+
+    /// Whether any record names a large body.
+    #[inline]
+    pub(super) fn any(&self) -> bool {
+        !self.by_record.is_empty()
+    }
+
+    /// Takes in a body that was found at start with the entries that need it.
+    pub(super) fn found(&mut self, body: LargeBody, at: MessageRef, entries: Vec<(QueueId, u64)>) {
+        let large = Large {
+            handle: LargeHandle::new(body, true),
+            received: body.octets,
+            waiting: Vec::new(),
+            handed_over: body.octets,
+            outstanding: 0,
+            unsynced: 0,
+            table: Vec::new(),
+            complete: true,
+            behind: false,
+            record: Some(at),
+            holders: entries.len() as u32,
+            entries,
+        };
+        self.bodies.insert(body.file, large);
+        self.by_record.insert(at, body.file);
+    }
+
+    pub(super) fn knows(&self, file: u64) -> bool {
+        self.bodies.contains_key(&file)
+    }
+}
+
+impl<S: Storage> Large<S> {
+    /// Hands what waits to the keeper, whole chunks only unless it is the end.
+    fn hand_over(&mut self, jobs: &mut VecDeque<Job<S>>) {
+        let end = self.received == self.handle.0.body.octets;
+        let whole = self.waiting.len() - self.waiting.len() % CHUNK_OCTETS;
+        let rest = self
+            .waiting
+            .split_off(if end { self.waiting.len() } else { whole });
+        let mut octets = std::mem::replace(&mut self.waiting, rest);
+        for chunk in octets.chunks(CHUNK_OCTETS) {
+            let crc = crc32fast::hash(chunk);
+            self.table.extend_from_slice(&crc.to_be_bytes());
+        }
+        let offset = self.handed_over;
+        self.handed_over += octets.len() as u64;
+        self.unsynced += octets.len() as u64;
+        if end {
+            octets.extend_from_slice(&self.table);
+        }
+        self.outstanding += octets.len();
+        let sync = self.handle.0.named && (end || self.unsynced >= SYNC_EVERY_OCTETS);
+        if sync {
+            self.unsynced = 0;
+        }
+        jobs.push_back(Job::LargeWrite(LargeWrite {
+            handle: self.handle.clone(),
+            offset,
+            octets,
+            sync,
+            last: end,
+        }));
+    }
+}
+
+impl<S: Storage> Store<S> {
+    /// Begins a body of `octets` octets, more than [`Body::INLINE_OCTETS_MAX`] as a rule.
+    ///
+    /// * `durable`: the message may be [appended](Store::append) to the log; otherwise it can only
+    ///   be [kept](Store::keep).
+    pub fn large_begin(&mut self, octets: u64, durable: bool) -> LargeBody {
+        let body = LargeBody {
+            file: self.larges.next,
+            octets,
+        };
+        self.larges.next += 1;
+        let large = Large {
+            handle: LargeHandle::new(body, durable),
+            received: 0,
+            waiting: Vec::new(),
+            handed_over: 0,
+            outstanding: 0,
+            unsynced: 0,
+            table: Vec::new(),
+            complete: false,
+            behind: false,
+            record: None,
+            holders: 0,
+            entries: Vec::new(),
+        };
+        self.larges.bodies.insert(body.file, large);
+        body
+    }
+
+    /// Takes the next octets of a body that was begun; never more than its length in all. `false`:
+    /// the disk is behind, the publisher should pause until [`Event::LargeReady`].
+    pub fn large_append(&mut self, body: LargeBody, octets: &[u8]) -> bool {
+        let Some(large) = self.larges.bodies.get_mut(&body.file) else {
+            return true;
+        };
+        debug_assert!(large.received + octets.len() as u64 <= body.octets);
+        large.received += octets.len() as u64;
+        large.waiting.extend_from_slice(octets);
+        if large.waiting.len() >= WRITE_OCTETS || large.received == body.octets {
+            large.hand_over(&mut self.jobs);
+        }
+        large.behind = large.outstanding >= BEHIND_OCTETS;
+        !large.behind
+    }
+
+    /// Forgets a body whose message will not come, or that no queue got.
+    pub fn large_abandon(&mut self, body: LargeBody) {
+        let unused = |large: &Large<S>| large.record.is_none();
+        if self.larges.bodies.get(&body.file).is_some_and(unused) {
+            self.forget_large(body.file);
+        }
+    }
+
+    /// What the octets of a body are read from.
+    pub fn large_handle(&self, body: LargeBody) -> Option<LargeHandle<S>> {
+        let large = self.larges.bodies.get(&body.file)?;
+        Some(large.handle.clone())
+    }
+
+    /// Appends `octets` octets of a body from `offset` on to `into`, if the keeper has read them.
+    /// The stretch behind is asked for in advance, since bodies are read in order.
+    pub fn read_large(
+        &mut self,
+        handle: &LargeHandle<S>,
+        offset: u64,
+        octets: u64,
+        into: &mut Vec<u8>,
+    ) -> LargeRead {
+        let body = handle.0.body;
+        let at = self.larges.stretches.iter().position(|stretch| {
+            (stretch.file, stretch.offset, stretch.octets) == (body.file, offset, octets)
+        });
+        let Some(at) = at else {
+            self.ask_stretch(handle, offset, octets);
+            return LargeRead::Cold;
+        };
+        if self.larges.stretches[at].read.is_none() {
+            return LargeRead::Cold;
+        }
+        let stretch = self.larges.stretches.remove(at);
+        match stretch.and_then(|stretch| stretch.read) {
+            Some(Ok(read)) => {
+                self.larges.stretches_octets -= read.len();
+                into.extend_from_slice(&read);
+                let next = offset + octets;
+                if next < body.octets {
+                    self.ask_stretch(handle, next, octets.min(body.octets - next));
+                }
+                LargeRead::Here
+            }
+            Some(Err(error)) => {
+                let name = body_name(body.file);
+                self.counters.lost += 1;
+                let line = format!("{name}: cannot be read: {error}");
+                self.events.push_back(Event::Damage(line));
+                LargeRead::Lost
+            }
+            None => LargeRead::Cold,
+        }
+    }
+
+    fn ask_stretch(&mut self, handle: &LargeHandle<S>, offset: u64, octets: u64) {
+        let larges = &mut self.larges;
+        let file = handle.0.body.file;
+        let asked = |s: &Stretch| (s.file, s.offset, s.octets) == (file, offset, octets);
+        if larges.stretches.iter().any(asked) {
+            return;
+        }
+        larges.stretches.push_back(Stretch {
+            file,
+            offset,
+            octets,
+            read: None,
+        });
+        self.jobs.push_back(Job::LargeRead {
+            handle: handle.clone(),
+            offset,
+            octets,
+        });
+    }
+
+    /// The keeper has read a stretch, or could not.
+    pub(super) fn stretch_read(
+        &mut self,
+        handle: &LargeHandle<S>,
+        offset: u64,
+        octets: u64,
+        read: io::Result<Vec<u8>>,
+    ) {
+        let larges = &mut self.larges;
+        let file = handle.0.body.file;
+        // A body that is still being written cannot be read to its end yet: ask again.
+        let incomplete = larges
+            .bodies
+            .get(&file)
+            .is_some_and(|large| !large.complete);
+        let asked = |s: &Stretch| (s.file, s.offset, s.octets) == (file, offset, octets);
+        let Some(at) = larges.stretches.iter().position(asked) else {
+            return;
+        };
+        if incomplete && read.is_err() {
+            larges.stretches.remove(at);
+        } else {
+            larges.stretches_octets += read.as_ref().map_or(0, Vec::len);
+            larges.stretches[at].read = Some(read);
+            self.events.push_back(Event::LargeReady { file });
+        }
+        // What nobody takes any more goes, the oldest first.
+        while self.larges.stretches_octets > STRETCHES_OCTETS_MAX {
+            let Some(stretch) = self.larges.stretches.pop_front() else {
+                break;
+            };
+            if let Some(Ok(octets)) = stretch.read {
+                self.larges.stretches_octets -= octets.len();
+            }
+            self.events
+                .push_back(Event::LargeReady { file: stretch.file });
+        }
+    }
+
+    /// The keeper has written a part of a body, or could not.
+    pub(super) fn large_written(&mut self, write: LargeWrite<S>, result: io::Result<()>) {
+        let file = write.handle.0.body.file;
+        match result {
+            Ok(()) => {}
+            Err(error) if is_full(&error) => {
+                self.larges.retry.push(write);
+                self.space_result(&Err(error));
+                return;
+            }
+            Err(error) => {
+                // Not even a transient body may be served with a hole in it.
+                self.fail(StorageError::new("cannot write", &body_name(file), &error));
+                return;
+            }
+        }
+        let Some(large) = self.larges.bodies.get_mut(&file) else {
+            return;
+        };
+        large.outstanding -= write.octets.len();
+        if write.last {
+            large.complete = true;
+            if large.record.is_some_and(|at| !at.is_transient()) {
+                self.larges.incomplete_records -= 1;
+            }
+            self.events.push_back(Event::LargeReady { file });
+        } else if large.behind && large.outstanding < BEHIND_OCTETS / 2 {
+            large.behind = false;
+            self.events.push_back(Event::LargeReady { file });
+        }
+    }
+
+    /// Tries writes again that found no room.
+    pub(super) fn retry_large(&mut self) {
+        let writes = self.larges.retry.drain(..);
+        self.jobs.extend(writes.map(Job::LargeWrite));
+    }
+
+    /// The checksum that stands in the record of a message: that of its body's table.
+    pub(super) fn large_crc(&self, message: &Message<'_>) -> u32 {
+        let Body::Large(body) = message.body else {
+            return 0;
+        };
+        let large = self.larges.bodies.get(&body.file);
+        large.map_or(0, |large| crc32fast::hash(&large.table))
+    }
+
+    /// Notes which record names a body and who needs it.
+    pub(super) fn large_stored(
+        &mut self,
+        body: LargeBody,
+        at: MessageRef,
+        holders: u32,
+        entries: &[(QueueId, u64)],
+    ) {
+        let larges = &mut self.larges;
+        let Some(large) = larges.bodies.get_mut(&body.file) else {
+            debug_assert!(false, "a body is begun before its message is stored");
+            return;
+        };
+        debug_assert_eq!(large.received, body.octets);
+        debug_assert!(at.is_transient() || large.handle.0.named);
+        large.record = Some(at);
+        large.holders = holders;
+        large.entries = entries.to_vec();
+        larges.by_record.insert(at, body.file);
+        if !at.is_transient() {
+            larges.incomplete_records += u32::from(!large.complete);
+            if let Some(segment) = self.segments.get_mut(at.segment) {
+                segment.large += 1;
+            }
+        }
+    }
+
+    /// One entry of the record at `at` is done with; `settled` names it if the log knows it.
+    pub(super) fn large_released(&mut self, at: MessageRef, settled: Option<(QueueId, u64)>) {
+        let Some(&file) = self.larges.by_record.get(&at) else {
+            return;
+        };
+        let Some(large) = self.larges.bodies.get_mut(&file) else {
+            return;
+        };
+        if let Some(settled) = settled {
+            large.entries.retain(|&entry| entry != settled);
+        }
+        large.holders = large.holders.saturating_sub(1);
+        if large.holders == 0 {
+            self.forget_large(file);
+        }
+    }
+
+    /// Entries of `queue` from `first` to `last` in `segment` are done with.
+    pub(super) fn large_released_in(&mut self, number: u32, queue: QueueId, first: u64, last: u64) {
+        if self
+            .segments
+            .get(number)
+            .is_none_or(|segment| segment.large == 0)
+        {
+            return;
+        }
+        let mut released = Vec::new();
+        for large in self.larges.bodies.values() {
+            if let Some(at) = large.record
+                && at.segment == number
+            {
+                let gone = |&&(id, sequence): &&(QueueId, u64)| {
+                    id == queue && (first..=last).contains(&sequence)
+                };
+                released.extend(large.entries.iter().filter(gone).map(|&entry| (at, entry)));
+            }
+        }
+        released.sort_unstable();
+        for (at, entry) in released {
+            self.large_released(at, Some(entry));
+        }
+    }
+
+    fn forget_large(&mut self, file: u64) {
+        let Some(large) = self.larges.bodies.remove(&file) else {
+            return;
+        };
+        self.larges
+            .retry
+            .retain(|write| write.handle.0.body.file != file);
+        if let Some(at) = large.record {
+            self.larges.by_record.remove(&at);
+            if !at.is_transient() {
+                if !large.complete {
+                    self.larges.incomplete_records -= 1;
+                }
+                if let Some(segment) = self.segments.get_mut(at.segment) {
+                    segment.large -= 1;
+                }
+            }
+        }
+        if large.handle.0.named {
+            // The record may come back as long as its settlement is not on stable storage; the
+            // commit of this turn tells which number that has.
+            self.larges.gone.push_back((u64::MAX, body_name(file)));
+        }
+    }
+
+    /// Removes the files of bodies whose settlement is on stable storage.
+    pub(super) fn remove_large(&mut self) {
+        let mut names = Vec::new();
+        for (lsn, _) in self.larges.gone.iter_mut().rev() {
+            if *lsn != u64::MAX {
+                break;
+            }
+            *lsn = self.next_lsn - 1;
+        }
+        while let Some((lsn, _)) = self.larges.gone.front()
+            && *lsn <= self.flushed_lsn
+            && let Some((_, name)) = self.larges.gone.pop_front()
+        {
+            names.push(name);
+        }
+        if !names.is_empty() {
+            self.jobs.push_back(Job::Remove { names, map: None });
+        }
+    }
+}
