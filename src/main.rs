@@ -35,7 +35,11 @@ fn other(command: Command) -> ExitCode {
             let variable = |name: &str| std::env::var(name).ok();
             ExitCode::from(leveret::ctl::run(tool, &args, &variable))
         }
-        Command::Serve(_) | Command::Inspect { .. } => ExitCode::from(EXIT_UNAVAILABLE),
+        Command::Inspect { data_dir } => {
+            let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+            ExitCode::from(leveret::inspect::run(&data_dir, &mut out))
+        }
+        Command::Serve(_) => ExitCode::from(EXIT_UNAVAILABLE),
     }
 }
 

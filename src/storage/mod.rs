@@ -37,6 +37,7 @@ mod recovery;
 mod scan;
 mod segment;
 mod store;
+mod survey;
 mod tail;
 
 pub use file_storage::FileStorage;
@@ -52,6 +53,8 @@ pub use reading::Read;
 pub use record_codec::StoredMessage;
 pub use recovery::{ParkedPage, RecoveredQueue, Recovery};
 pub use store::{Batch, Counters, Event, Store, StoreConfig, Stored};
+
+pub use survey::{Survey, survey};
 
 use std::fmt;
 use std::io;
@@ -96,5 +99,7 @@ impl std::error::Error for StorageError {}
 
 #[cfg(test)]
 mod crash_tests;
+#[cfg(test)]
+mod damage_tests;
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,591 @@
+//! Recovery as a table of cases, failures of single calls, and the format as it was.
+
+use super::tests::{Bench, body_message, small_config};
+use super::*;
+use crate::broker::record::QueueId;
+use crate::message::{Body, Entry};
+
+/// A directory with 300 messages in queue 1, every tenth settled, all of it flushed and marked; the
+/// last segment has no index.
+fn filled() -> Bench {
+    let mut bench = Bench::open(MemoryStorage::new());
+    bench.store.define(&[(b"queue/1", Some(b"durable"))]);
+    for sequence in 1..=300_u64 {
+        let entry = bench.append(1, sequence, &body_of(sequence));
+        if sequence % 10 == 0 {
+            bench.store.settle(QueueId(1), entry);
+        }
+        if sequence % 20 == 0 {
+            bench.settle_down();
+        }
+    }
+    // The pause after which the last flush is marked, and the flush of that mark.
+    for _ in 0..3 {
+        bench.now.monotonic_us += 300_000;
+        bench.settle_down();
+    }
+    bench
+}
+
+fn body_of(sequence: u64) -> Vec<u8> {
+    sequence.to_be_bytes().repeat(5)
+}
+
+/// Sequences that queue 1 has and whose octets are what they were.
+fn readable(bench: &mut Bench) -> Vec<u64> {
+    let mut found = Vec::new();
+    for queue in bench.recovery.queues.clone() {
+        assert_eq!(queue.id, QueueId(1));
+        for page in queue.pages {
+            let entries = loop {
+                if let Some(entries) = bench.store.load(page.page) {
+                    break entries;
+                }
+                bench.settle_down();
+            };
+            for entry in entries {
+                if let Some(body) = bench.body(entry.at) {
+                    assert_eq!(body, body_of(entry.sequence()));
+                    found.push(entry.sequence());
+                }
+            }
+        }
+    }
+    found
+}
+
+fn live() -> Vec<u64> {
+    (1..=300).filter(|sequence| sequence % 10 != 0).collect()
+}
+
+/// Files of the directory that end so, ascending.
+fn files(disk: &MemoryStorage, ending: &str) -> Vec<String> {
+    let names = disk
+        .list()
+        .expect("lists")
+        .into_iter()
+        .map(|(name, _)| name);
+    names.filter(|name| name.ends_with(ending)).collect()
+}
+
+/// Offset of the record of `sequence` in the last segment that is in use, and that segment.
+fn in_last_segment(disk: &MemoryStorage) -> (String, Vec<(u64, usize, usize)>) {
+    let used = |name: &&String| disk.contents(name).is_some_and(|octets| octets[0] != 0);
+    let names = files(disk, ".seg");
+    let name = names.iter().rfind(used).expect("one").clone();
+    let octets = disk.contents(&name).expect("there");
+    let number = name[..10].parse().expect("a number");
+    let header = record_codec::SegmentHeader::decode(&octets, number).expect("a header");
+    let mut records = Vec::new();
+    scan::scan(&octets, header.seed, true, |item| {
+        if let scan::Item::Record {
+            offset,
+            header,
+            payload,
+        } = item
+            && let Some(message) = record_codec::MessagePayload::new(header.kind, payload)
+        {
+            let (_, sequence) = message.queues().next().expect("one");
+            let start = offset as usize;
+            records.push((sequence, start, start + header.record_octets() as usize));
+        }
+    });
+    (name, records)
+}
+
+#[test]
+fn undamaged_directories_come_back_whole_with_and_without_what_can_be_made_again() {
+    let bench = filled();
+    let check = |disk: MemoryStorage| {
+        let mut after = Bench::open(disk);
+        assert_eq!(readable(&mut after), live());
+        assert_eq!(after.recovery.report, [""; 0]);
+        let pairs = vec![(b"queue/1".to_vec(), b"durable".to_vec())];
+        assert_eq!(after.recovery.definitions, pairs);
+        assert_eq!(after.recovery.queue_id_next, 2);
+    };
+    check(bench.disk.killed());
+    let disk = bench.disk.killed();
+    for name in files(&disk, ".idx") {
+        disk.remove(&name).expect("removed");
+    }
+    check(disk);
+    let disk = bench.disk.killed();
+    for name in files(&disk, ".idx") {
+        for octet in (0..disk.contents(&name).expect("there").len()).step_by(61) {
+            disk.flip(&name, octet, 1);
+        }
+    }
+    check(disk);
+    let disk = bench.disk.killed();
+    disk.remove("checkpoint.spare").expect("removed");
+    check(disk);
+}
+
+#[test]
+fn a_flipped_bit_below_the_mark_costs_the_record_it_hits() {
+    let bench = filled();
+    let (name, records) = in_last_segment(&bench.disk);
+    let (hits, last) = records.split_at(records.len() - 1);
+    for &(sequence, start, end) in hits.iter().chain(last).step_by(3) {
+        for octet in [
+            start,
+            start + 5,
+            start + 12,
+            start + 17,
+            start + 24,
+            end - 9,
+        ] {
+            let disk = bench.disk.killed();
+            assert!(disk.flip(&name, octet, 2));
+            let mut after = Bench::open(disk);
+            let mut expected = live();
+            expected.retain(|&other| other != sequence);
+            let found = readable(&mut after);
+            if found == live() {
+                // The bit was padding.
+                continue;
+            }
+            assert_eq!(found, expected, "octet {octet} of message {sequence}");
+            assert_eq!(after.recovery.lost_records, 1);
+            assert!(
+                after
+                    .recovery
+                    .report
+                    .iter()
+                    .any(|line| line.contains(&name))
+            );
+            assert_eq!(
+                files(&after.disk, "")
+                    .iter()
+                    .filter(|n| n.contains(".damaged"))
+                    .count(),
+                1
+            );
+            // It is told once more at the next start, from the index, by nobody: what was lost is
+            // not lost again.
+            let mut again = Bench::open(after.disk.killed());
+            assert_eq!(readable(&mut again), expected);
+        }
+    }
+}
+
+#[test]
+fn damage_in_an_indexed_segment_is_told_when_the_message_is_read() {
+    let bench = filled();
+    let disk = bench.disk.killed();
+    let name = &files(&disk, ".idx")[1].replace(".idx", ".seg");
+    assert!(disk.flip(name, 3000, 5));
+    let mut after = Bench::open(disk);
+    let found = readable(&mut after);
+    assert_eq!(found.len(), live().len() - 1);
+    after.commit();
+    assert!(
+        after
+            .events
+            .iter()
+            .any(|event| matches!(event, Event::Damage(_)))
+    );
+    assert_eq!(after.store.counters().lost, 1);
+}
+
+#[test]
+fn zeroed_and_overwritten_pages_cost_what_lies_in_them() {
+    let bench = filled();
+    let (name, records) = in_last_segment(&bench.disk);
+    for fill in [0_u8, 0xFF] {
+        let disk = bench.disk.killed();
+        let mut octets = disk.contents(&name).expect("there");
+        let (from, to) = (records[5].1, records[8].1);
+        octets[from..to].fill(fill);
+        disk.put(&name, &octets);
+        let mut after = Bench::open(disk);
+        let mut expected = live();
+        expected.retain(|other| !records[5..8].iter().any(|record| record.0 == *other));
+        assert_eq!(readable(&mut after), expected);
+        assert!(after.recovery.lost_records >= 3);
+    }
+}
+
+#[test]
+fn a_segment_cut_anywhere_keeps_what_lies_before_the_cut() {
+    let bench = filled();
+    let (name, records) = in_last_segment(&bench.disk);
+    let whole = bench.disk.contents(&name).expect("there");
+    for cut in (0..whole.len()).step_by(97) {
+        let disk = bench.disk.killed();
+        disk.put(&name, &whole[..cut]);
+        let mut after = Bench::open(disk);
+        let found = readable(&mut after);
+        let kept = |&(_, start, end): &&(u64, usize, usize)| *end <= cut + 8 && *start < cut;
+        let at_least = records.iter().filter(kept).count().saturating_sub(1);
+        let first = records[0].0;
+        let here = found.iter().filter(|&&sequence| sequence >= first).count();
+        let settled = records.iter().filter(|record| record.0 % 10 == 0).count();
+        assert!(
+            here + settled >= at_least,
+            "cut at {cut}: {here} of {at_least}"
+        );
+        assert!(
+            live()
+                .iter()
+                .filter(|&&s| s < first)
+                .all(|s| found.contains(s))
+        );
+    }
+}
+
+#[test]
+fn a_missing_segment_is_named_and_the_rest_is_there() {
+    let bench = filled();
+    for name in files(&bench.disk, ".idx") {
+        let disk = bench.disk.killed();
+        let name = name.replace(".idx", ".seg");
+        disk.remove(&name).expect("removed");
+        let mut after = Bench::open(disk);
+        let found = readable(&mut after);
+        assert!(found.len() < live().len() && found.len() > live().len() / 3);
+        assert!(!after.recovery.report.is_empty());
+        // What is new does not take the place of what was lost.
+        let next = after.recovery.queues[0].next_sequence;
+        assert!(next > 300, "{next}");
+    }
+}
+
+#[test]
+fn a_lost_checkpoint_brings_settled_messages_back_but_loses_none() {
+    let mut bench = filled();
+    bench.store.checkpoint();
+    bench.settle_down();
+    let original = bench.disk.contents("checkpoint").expect("there");
+    for cut in [0, 1, 700, 1100] {
+        let disk = bench.disk.killed();
+        disk.put("checkpoint", &original[..cut]);
+        let mut after = Bench::open(disk);
+        let found = readable(&mut after);
+        assert!(
+            live().iter().all(|sequence| found.contains(sequence)),
+            "{cut}"
+        );
+        assert!(!after.recovery.report.is_empty());
+    }
+}
+
+#[test]
+fn files_that_are_not_segments_yet_are_used_and_strange_ones_kept() {
+    let bench = filled();
+    let disk = bench.disk.killed();
+    disk.put("0000000900.seg", &[]);
+    disk.put("0000000901.seg", &[0; 8192]);
+    disk.put("0000000902.seg", &[0xAB; 8192]);
+    disk.put("notes.txt", b"mine");
+    let mut after = Bench::open(disk);
+    assert_eq!(readable(&mut after), live());
+    after.append(1, 301, b"more");
+    after.settle_down();
+    assert_eq!(
+        after.disk.contents("0000000902.seg.damaged"),
+        Some(vec![0xAB; 8192])
+    );
+    assert_eq!(
+        after.disk.contents("notes.txt").as_deref(),
+        Some(&b"mine"[..])
+    );
+}
+
+#[test]
+fn a_newer_format_is_refused_and_both_versions_named() {
+    for name in ["0000000001.seg", "checkpoint", "definitions"] {
+        let mut bench = filled();
+        bench.store.checkpoint();
+        bench.settle_down();
+        let disk = bench.disk.killed();
+        let mut octets = disk.contents(name).expect("there");
+        for copy in [0, 512] {
+            octets[copy + 8..copy + 12].copy_from_slice(&7_u32.to_be_bytes());
+            let crc = crc32fast::hash(&octets[copy..copy + 60]);
+            octets[copy + 60..copy + 64].copy_from_slice(&crc.to_be_bytes());
+        }
+        disk.put(name, &octets);
+        let before = disk.list().expect("lists");
+        let refused = Bench::open_seeded(disk.clone(), small_config(), 3).expect_err("refused");
+        let line = refused.to_string();
+        assert!(
+            line.contains("format 7") && line.contains("up to 1"),
+            "{line}"
+        );
+        assert_eq!(disk.list().expect("lists"), before);
+    }
+}
+
+#[test]
+fn definitions_survive_torn_ends_and_tell_damage() {
+    let mut bench = Bench::open(MemoryStorage::new());
+    for key in 0..20_u8 {
+        bench.store.define(&[(&[key], Some(&[key; 100]))]);
+        bench
+            .store
+            .define(&[(&[key], Some(&[key; 50])), (b"last", Some(&[key]))]);
+        bench.store.define(&[(&[key / 2], None)]);
+        bench.settle_down();
+    }
+    let expected: Vec<_> = (10..20_u8).map(|key| (vec![key], vec![key; 50])).collect();
+    let check = |recovery: &Recovery| {
+        let mut pairs = recovery.definitions.clone();
+        pairs.retain(|pair| pair.0 != b"last");
+        assert_eq!(pairs, expected);
+    };
+    let whole = bench.disk.contents("definitions").expect("there");
+    let disk = bench.disk.killed();
+    let mut torn = whole.clone();
+    torn.extend_from_slice(&[9; 300]);
+    disk.put("definitions", &torn);
+    let mut after = Bench::open(disk);
+    check(&after.recovery);
+    assert!(!after.recovery.definitions_damaged && after.recovery.report.len() == 1);
+    after.store.define(&[(b"more", Some(b"x"))]);
+    after.settle_down();
+    let again = Bench::open(after.disk.killed());
+    assert!(
+        again.recovery.report.is_empty(),
+        "{:?}",
+        again.recovery.report
+    );
+    assert_eq!(
+        again.recovery.definitions.last(),
+        Some(&(b"more".to_vec(), b"x".to_vec()))
+    );
+    // Damage in the middle is told, costs its record, and the file is kept.
+    let disk = bench.disk.killed();
+    disk.flip("definitions", 1100, 0);
+    let after = Bench::open(disk);
+    check(&after.recovery);
+    assert!(after.recovery.definitions_damaged && after.recovery.lost_records == 1);
+    // Without its header nothing can be read; it is kept and the engine told.
+    let disk = bench.disk.killed();
+    disk.put("definitions", &[5; 3000]);
+    let after = Bench::open(disk);
+    assert!(after.recovery.definitions_damaged && after.recovery.definitions.is_empty());
+    assert!(
+        files(&after.disk, "")
+            .iter()
+            .any(|name| name.starts_with("definitions.damaged"))
+    );
+}
+
+/// A little of everything; the sequences whose batch was flushed and that were not settled.
+fn scenario(bench: &mut Bench) -> Vec<u64> {
+    let mut sure = Vec::new();
+    let mut waiting = Vec::new();
+    for sequence in 1..=120_u64 {
+        let entry = bench.append(1, sequence, &body_of(sequence));
+        waiting.push((bench.store.batch(), sequence));
+        if sequence % 3 == 0 {
+            bench.store.settle(QueueId(1), entry);
+            waiting.pop();
+            sure.retain(|&other| other != sequence);
+        }
+        if sequence == 60 {
+            bench.store.checkpoint();
+        }
+        if sequence % 8 == 0 {
+            bench.store.permit(QueueId(1), sequence + 100);
+            bench
+                .store
+                .define(&[(b"key", Some(&sequence.to_be_bytes()))]);
+        }
+        let kept = bench.store.keep(bench.now, &body_message(&[1; 400]), 1);
+        let page = bench
+            .store
+            .park(vec![Entry::new(kept.at, sequence, kept.share_octets, 0)]);
+        bench.now.monotonic_us += 300_000;
+        bench.commit();
+        while bench.flush_one() || bench.keep_one() {}
+        bench.store.release_page(page);
+        let flushed = bench.store.flushed();
+        waiting.retain(|&(batch, sequence)| {
+            if batch <= flushed {
+                sure.push(sequence);
+            }
+            batch > flushed
+        });
+    }
+    sure
+}
+
+#[test]
+fn each_call_may_fail_once_at_every_position() {
+    for fault in [
+        DiskFault::Eio,
+        DiskFault::Enospc,
+        DiskFault::Short,
+        DiskFault::Eintr,
+    ] {
+        let mut met = 0;
+        for n in 1.. {
+            let disk = MemoryStorage::new();
+            disk.fail(n, fault);
+            let Ok(mut bench) = Bench::open_seeded(disk.clone(), small_config(), n) else {
+                continue;
+            };
+            let sure = scenario(&mut bench);
+            if disk.faults_hit() == 0 {
+                break;
+            }
+            met += 1;
+            if matches!(fault, DiskFault::Short | DiskFault::Eintr) {
+                assert_eq!(sure.len(), 80, "call {n}: {fault:?} is no failure");
+            }
+            // What was confirmed is there, whatever failed.
+            let mut after = Bench::open(disk.crash(n));
+            let found = readable(&mut after);
+            assert!(
+                sure.iter().all(|sequence| found.contains(sequence)),
+                "call {n} {fault:?}: {sure:?} in {found:?}"
+            );
+        }
+        assert!(met > 200, "{met} calls");
+    }
+}
+
+#[test]
+fn each_call_of_a_start_may_fail_and_the_next_start_finds_all() {
+    let bench = filled();
+    // A torn end, so that the start has something to write.
+    let image = bench.disk.killed();
+    let (name, records) = in_last_segment(&image);
+    image.flip(&name, records[records.len() - 1].1 + 30, 1);
+    for fault in [
+        DiskFault::Eio,
+        DiskFault::Enospc,
+        DiskFault::Short,
+        DiskFault::Eintr,
+    ] {
+        for n in 1.. {
+            let disk = image.killed();
+            disk.fail(n, fault);
+            let opened = Bench::open_seeded(disk.clone(), small_config(), n);
+            let hit = disk.faults_hit() > 0;
+            drop(opened);
+            let mut after = Bench::open(disk.crash(n));
+            assert!(
+                readable(&mut after).len() + 1 >= live().len(),
+                "call {n} {fault:?}"
+            );
+            if !hit {
+                break;
+            }
+        }
+    }
+}
+
+/// A small directory whose every octet is determined.
+fn golden() -> MemoryStorage {
+    let mut bench = Bench::open_seeded(MemoryStorage::new(), small_config(), 42).expect("opens");
+    bench
+        .store
+        .define(&[(b"queue/1", Some(b"first")), (b"queue/2", Some(b"second"))]);
+    bench.store.define(&[(b"queue/2", None)]);
+    for sequence in 1..=60_u64 {
+        let to = [(QueueId(1), sequence), (QueueId(3), sequence * 2)];
+        let to = if sequence % 4 == 0 { &to[..] } else { &to[..1] };
+        let body = body_of(sequence);
+        let message = body_message(&body);
+        let stored = bench.store.append(bench.now, &message, to, to.len() as u32);
+        if sequence % 3 == 0 {
+            let entry = Entry::new(stored.at, sequence, stored.share_octets, Entry::LOGGED);
+            bench.store.settle(QueueId(1), entry);
+        }
+        if sequence % 10 == 0 {
+            bench.store.permit(QueueId(1), sequence + 5);
+            bench.settle_down();
+        }
+    }
+    bench.store.checkpoint();
+    bench.settle_down();
+    bench.store.group_begin();
+    bench.append(1, 61, b"moved");
+    bench.store.settle_range(QueueId(1), 1, 1);
+    bench.store.group_end();
+    bench.settle_down();
+    bench.disk.killed()
+}
+
+/// Where the files of format 1 are kept.
+fn golden_directory() -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/format-1")
+}
+
+#[test]
+fn the_format_is_what_it_was() {
+    let now = golden();
+    let directory = golden_directory();
+    if std::env::var_os("LEVERET_WRITE_GOLDEN").is_some() {
+        std::fs::create_dir_all(&directory).expect("a directory");
+        for (name, _) in now.list().expect("lists") {
+            // Zeros at the end say nothing; a shorter file means the same.
+            let mut octets = now.contents(&name).expect("there");
+            octets.truncate(
+                octets
+                    .iter()
+                    .rposition(|&octet| octet != 0)
+                    .map_or(0, |at| at + 1),
+            );
+            std::fs::write(directory.join(name), octets).expect("written");
+        }
+    }
+    let then = MemoryStorage::new();
+    for entry in std::fs::read_dir(&directory).expect("golden files") {
+        let entry = entry.expect("a file");
+        let mut octets = std::fs::read(entry.path()).expect("reads");
+        let name = entry.file_name().into_string().expect("a name");
+        let here = now.contents(&name).unwrap_or_default();
+        octets.resize(here.len().max(octets.len()), 0);
+        assert!(octets == here, "{name} is written differently than it was");
+        then.put(&name, &octets);
+    }
+    let mut bench = Bench::open(then);
+    assert_eq!(bench.recovery.report, [""; 0]);
+    let pairs = vec![(b"queue/1".to_vec(), b"first".to_vec())];
+    assert_eq!(bench.recovery.definitions, pairs);
+    let queues = bench.recovery.queues.clone();
+    let told: Vec<_> = queues
+        .iter()
+        .map(|q| (q.id.0, q.messages, q.next_sequence))
+        .collect();
+    assert_eq!(told, [(1, 40, 66), (3, 15, 121)]);
+    assert_eq!(queues[0].redelivered_up_to, Some(65));
+    let page = queues[1].pages[0].page;
+    let entries = loop {
+        if let Some(entries) = bench.store.load(page) {
+            break entries;
+        }
+        bench.settle_down();
+    };
+    let mut scratch = Vec::new();
+    let Read::Here(stored) = bench.store.read(entries[0].at, &mut scratch) else {
+        panic!("it was just mapped");
+    };
+    assert_eq!(stored.arrived_ms, 1_700_000_000_000);
+    assert_eq!(
+        stored.message.body,
+        Body::Octets(&body_of(entries[0].sequence() / 2))
+    );
+}
+
+#[test]
+fn a_survey_counts_what_is_there() {
+    let bench = filled();
+    let mut lines = Vec::new();
+    let counted = survey(&bench.disk, &mut lines).expect("lists");
+    let text = String::from_utf8(lines).expect("text");
+    assert!(
+        counted.segments > 2 && counted.records > 300 && counted.damaged == 0,
+        "{text}"
+    );
+    assert!(text.contains("queue/1 (7 octets)"), "{text}");
+    bench.disk.flip("0000000001.seg", 2000, 1);
+    let mut lines = Vec::new();
+    let damaged = survey(&bench.disk, &mut lines).expect("lists");
+    assert_eq!((damaged.damaged, damaged.records), (1, counted.records - 1));
+}
