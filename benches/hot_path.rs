@@ -209,9 +209,11 @@ impl Rig {
 
     /// A client that is logged in and has its channel.
     fn connect(&mut self) -> ConnectionId {
-        let id = self
-            .engine
-            .accept(self.now, ([127, 0, 0, 1], 40_000).into());
+        let id = self.engine.accept(
+            self.now,
+            ([127, 0, 0, 1], 40_000).into(),
+            ([127, 0, 0, 1], 5_672).into(),
+        );
         self.send(id, &PROTOCOL_HEADER);
         let zero = ChannelNumber::CONNECTION;
         let start_ok = connection::StartOk {
