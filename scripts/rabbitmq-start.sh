@@ -35,10 +35,19 @@ if [ -f "$dir/pid" ] && kill -0 "$(cat "$dir/pid")" 2>/dev/null; then
     exit 69
 fi
 
+# Below the range from which clients get theirs: a client that tries again and again while the node is down would
+# otherwise connect to itself one day and hold the port.
 free_ports() {
     python3 - "$1" <<'PY'
-import socket, sys
-held = [socket.create_server(("127.0.0.1", 0)) for _ in range(int(sys.argv[1]))]
+import random, socket, sys
+with open("/proc/sys/net/ipv4/ip_local_port_range") as text:
+    below = int(text.read().split()[0])
+held = []
+while len(held) < int(sys.argv[1]):
+    try:
+        held.append(socket.create_server(("127.0.0.1", random.randrange(below // 2, below)), reuse_port=False))
+    except OSError:
+        pass
 print(*(s.getsockname()[1] for s in held))
 PY
 }

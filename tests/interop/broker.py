@@ -7,6 +7,7 @@
 
 import os
 import pathlib
+import random
 import re
 import shutil
 import signal
@@ -17,6 +18,23 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 START_S = 60
+
+
+def lasting_port():
+    """A free port below the range from which clients get theirs.
+
+    A client that tries again and again while its broker is down would otherwise connect to itself one day, and hold
+    the port when the broker comes back.
+    """
+    with open("/proc/sys/net/ipv4/ip_local_port_range") as text:
+        below = int(text.read().split()[0])
+    while True:
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", random.randrange(below // 2, below)))
+                return probe.getsockname()[1]
+            except OSError:
+                pass
 
 
 def kind():
@@ -31,11 +49,11 @@ class Broker:
     `start` → `port`; `kill` and `start` again as often as wanted: data and port stay the same; `remove` in the end.
     """
 
-    def __init__(self, *options):
-        """`options`: more words for leveret's command line."""
+    def __init__(self, *options, port=0):
+        """`options`: more words for leveret's command line; `port`: 0 for any, `lasting_port()` for one to be killed."""
         self.kind = kind()
         self.options = options
-        self.host, self.port, self.pid = "127.0.0.1", 0, None
+        self.host, self.port, self.pid = "127.0.0.1", port, None
         if self.kind == "address":
             self.host, port = os.environ["BROKER"].rsplit(":", 1)
             self.port = int(port)
@@ -54,7 +72,7 @@ class Broker:
             self._start_leveret()
         elif self.kind == "rabbitmq":
             script = ROOT / "scripts/rabbitmq-start.sh"
-            out = subprocess.run([script, self.directory], check=True, stdout=subprocess.PIPE, timeout=START_S)
+            out = subprocess.run([script, self.directory, str(self.port)], check=True, stdout=subprocess.PIPE, timeout=START_S)
             address, pid = out.stdout.split()
             self.port, self.pid = int(address.rsplit(b":", 1)[1]), int(pid)
         return self

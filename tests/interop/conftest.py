@@ -50,7 +50,7 @@ def broker(_shared_broker):
 @pytest.fixture
 def own_broker():
     """A broker of the test's own, to be killed and started again at will."""
-    own = brokers.Broker().start()
+    own = brokers.Broker(port=brokers.lasting_port()).start()
     yield own
     panics = own.panics()
     own.remove()

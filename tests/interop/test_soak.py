@@ -8,7 +8,7 @@ import pika
 import pytest
 from pika.exceptions import AMQPError
 
-from conftest import in_thread, parameters
+from conftest import in_thread, parameters, pump
 
 QUEUES = 4
 LIVES = 4
@@ -92,7 +92,7 @@ def consume(broker, queue, notes, stop, seed):
             time.sleep(0.02)
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(300)
 def test_random_clients_and_kills(own_broker, connect, name):
     seed = random.randrange(1 << 32)
     print("seed", seed)
@@ -126,11 +126,14 @@ def test_random_clients_and_kills(own_broker, connect, name):
     channel = connect(own_broker).channel()
     for queue, notes in all_notes.items():
         left = []
-        while True:
-            method, _, body = channel.basic_get(queue, auto_ack=True)
-            if method is None:
-                break
-            left.append((int(body.split(b" ", 1)[0]), method.redelivered))
+        count = channel.queue_declare(queue, passive=True).method.message_count
+        tag = channel.basic_consume(
+            queue,
+            lambda _c, method, _p, body, left=left: left.append((int(body.split(b" ", 1)[0]), method.redelivered)),
+            auto_ack=True,
+        )
+        pump(channel.connection, lambda left=left, count=count: len(left) == count, timeout_s=60)
+        channel.basic_cancel(tag)
         everything = notes.got + left
         seen = {number for number, _ in everything}
         lost = notes.confirmed - seen

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 
-from broker import Broker
+from broker import Broker, lasting_port
 
 
 def control(broker):
@@ -31,7 +31,7 @@ def control(broker):
 
 
 def main():
-    broker = Broker()
+    broker = Broker(port=lasting_port())
     try:
         broker.start()
         environment = {**os.environ, "AMQP_URL": broker.url, "GENERATION": str(broker.generation)}
