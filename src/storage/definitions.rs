@@ -5,19 +5,191 @@
 //! anew under another seed and renamed into place.
 
 use std::io;
+use std::sync::{Arc, OnceLock};
+
+use std::hash::{BuildHasher, Hasher};
 
 use hashbrown::HashMap;
 
 use super::StorageError;
 use super::files::{Storage, read_whole, write_all_at};
-use super::jobs::DEFINITIONS_NAME;
+use super::jobs::Job;
 use super::record_codec::{self as codec, FORMAT_VERSION, RecordKind, Seed, SegmentHeader};
 use super::scan::{Item, scan};
 
+/// Name of the file.
+pub(super) const NAME: &str = "definitions";
 /// Name under which the file is written anew.
 const NEW_NAME: &str = "definitions.new";
 /// Most octets of pairs in one record when the file is written anew.
 const GROUP_OCTETS: usize = 64 << 10;
+
+/// Definitions to be appended to their file.
+#[derive(Debug)]
+pub(super) struct DefinitionsWrite<S: Storage> {
+    pub(super) file: Arc<OnceLock<S::File>>,
+    pub(super) offset: u64,
+    pub(super) octets: Vec<u8>,
+}
+
+/// The file as it was written anew.
+pub(super) struct RewrittenDefinitions<S: Storage> {
+    file: S::File,
+    seed: Seed,
+    end: u64,
+    next_lsn: u64,
+}
+
+/// The definitions file as the loop sees it.
+#[derive(Debug)]
+pub(super) struct DefinitionsLog<S: Storage> {
+    file: Arc<OnceLock<S::File>>,
+    pub(super) seed: Seed,
+    next_lsn: u64,
+    /// Everything up to here is on stable storage.
+    pub(super) flushed_lsn: u64,
+    /// Octets that were handed to the flusher so far.
+    end: u64,
+    pending: Vec<u8>,
+    /// Octets of each key's last pair, by a hash of the key: what of the file still counts.
+    live: HashMap<u64, u32>,
+    live_octets: u64,
+    /// While the keeper writes the file anew: the payloads that wait for it.
+    held: Option<Vec<Vec<u8>>>,
+}
+
+impl<S: Storage> DefinitionsLog<S> {
+    pub(super) fn new() -> Self {
+        DefinitionsLog {
+            file: Arc::new(OnceLock::new()),
+            seed: Seed(0),
+            next_lsn: 1,
+            flushed_lsn: 0,
+            end: 0,
+            pending: Vec::new(),
+            live: HashMap::new(),
+            live_octets: 0,
+            held: None,
+        }
+    }
+
+    /// Takes over what the file says when the store is opened.
+    pub(super) fn found(&mut self, file: S::File, found: &Definitions) {
+        // A store that is being opened has set nothing yet.
+        let _ = self.file.set(file);
+        self.seed = found.seed;
+        self.next_lsn = found.next_lsn;
+        self.flushed_lsn = found.next_lsn - 1;
+        self.end = found.end;
+        for (key, value) in &found.pairs {
+            self.account(key, Some(value));
+        }
+    }
+
+    /// Number of the last record.
+    pub(super) fn last_lsn(&self) -> u64 {
+        self.next_lsn - 1
+    }
+
+    /// Whether something waits to be handed over.
+    pub(super) fn has_new(&self) -> bool {
+        !self.pending.is_empty() || self.held.as_ref().is_some_and(|held| !held.is_empty())
+    }
+
+    /// Whether what waits must wait for the keeper.
+    pub(super) fn is_rewriting(&self) -> bool {
+        self.held.as_ref().is_some_and(|held| !held.is_empty())
+    }
+
+    /// Appends a group of pairs.
+    pub(super) fn append(&mut self, pairs: &[codec::Pair<'_>]) {
+        for (key, value) in pairs {
+            self.account(key, *value);
+        }
+        let mut payload = Vec::new();
+        codec::encode_definitions(&mut payload, self.flushed_lsn, pairs);
+        match &mut self.held {
+            Some(held) => held.push(payload),
+            None => self.write(&payload),
+        }
+    }
+
+    fn account(&mut self, key: &[u8], value: Option<&[u8]>) {
+        // A collision of hashes makes the estimate wrong by one pair and nothing else.
+        let mut hasher = foldhash::fast::FixedState::default().build_hasher();
+        hasher.write(key);
+        let hash = hasher.finish();
+        let before = match value {
+            Some(_) => {
+                let octets = pair_octets(key, value) as u32;
+                self.live_octets += u64::from(octets);
+                self.live.insert(hash, octets)
+            }
+            None => self.live.remove(&hash),
+        };
+        self.live_octets -= u64::from(before.unwrap_or(0));
+    }
+
+    fn write(&mut self, payload: &[u8]) {
+        if self.end == 0 && self.pending.is_empty() {
+            SegmentHeader::new(0, self.seed, self.next_lsn).encode(&mut self.pending);
+        }
+        let start = codec::begin(&mut self.pending);
+        self.pending.extend_from_slice(payload);
+        let (lsn, seed) = (self.next_lsn, self.seed);
+        codec::finish(
+            &mut self.pending,
+            start,
+            lsn,
+            RecordKind::Definitions,
+            false,
+            seed,
+        );
+        self.next_lsn += 1;
+    }
+
+    /// What waits, for the flusher.
+    pub(super) fn hand_over(&mut self) -> Option<DefinitionsWrite<S>> {
+        if self.pending.is_empty() {
+            return None;
+        }
+        let octets = std::mem::take(&mut self.pending);
+        let offset = self.end;
+        self.end += octets.len() as u64;
+        Some(DefinitionsWrite {
+            file: Arc::clone(&self.file),
+            offset,
+            octets,
+        })
+    }
+
+    /// Whether most of the file is outdated and it is all on disk.
+    pub(super) fn wants_rewriting(&self) -> bool {
+        self.held.is_none()
+            && self.flushed_lsn == self.last_lsn()
+            && outdated(self.end, self.live_octets)
+    }
+
+    /// The job that writes the file anew; what is appended meanwhile waits.
+    pub(super) fn begin_rewriting(&mut self, seed: Seed) -> Job<S> {
+        self.held = Some(Vec::new());
+        Job::RewriteDefinitions { seed }
+    }
+
+    /// Goes on with the new file, or with the old one.
+    pub(super) fn end_rewriting(&mut self, rewritten: Option<RewrittenDefinitions<S>>) {
+        if let Some(rewritten) = rewritten {
+            self.file = Arc::new(OnceLock::from(rewritten.file));
+            self.seed = rewritten.seed;
+            self.end = rewritten.end;
+            self.next_lsn = rewritten.next_lsn;
+            self.flushed_lsn = rewritten.next_lsn - 1;
+        }
+        for payload in self.held.take().into_iter().flatten() {
+            self.write(&payload);
+        }
+    }
+}
 
 /// What a definitions file says.
 #[derive(Debug, Default)]
@@ -45,8 +217,8 @@ pub(super) fn pair_octets(key: &[u8], value: Option<&[u8]>) -> u64 {
 
 /// Reads the definitions of the directory.
 pub(super) fn read<S: Storage>(storage: &S) -> Result<Definitions, StorageError> {
-    let failed = |error: io::Error| StorageError::new("cannot read", DEFINITIONS_NAME, &error);
-    let file = match storage.open(DEFINITIONS_NAME) {
+    let failed = |error: io::Error| StorageError::new("cannot read", NAME, &error);
+    let file = match storage.open(NAME) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Ok(Definitions {
@@ -70,7 +242,7 @@ pub(super) fn read<S: Storage>(storage: &S) -> Result<Definitions, StorageError>
     };
     if header.version > FORMAT_VERSION {
         return Err(StorageError::refused(format!(
-            "{DEFINITIONS_NAME} has format {}, this program reads up to {FORMAT_VERSION}",
+            "{NAME} has format {}, this program reads up to {FORMAT_VERSION}",
             header.version
         )));
     }
@@ -205,7 +377,26 @@ pub(super) fn rewrite<S: Storage>(
     let file = storage.create(NEW_NAME, 0)?;
     write_all_at(storage, &file, 0, &octets)?;
     storage.sync(&file)?;
-    storage.rename(NEW_NAME, DEFINITIONS_NAME)?;
+    storage.rename(NEW_NAME, NAME)?;
     storage.sync_dir()?;
     Ok((octets.len() as u64, lsn))
+}
+
+/// Reads the file and writes it anew. Blocks.
+pub(super) fn rewrite_file<S: Storage>(
+    storage: &S,
+    seed: Seed,
+) -> io::Result<RewrittenDefinitions<S>> {
+    let found = read(storage).map_err(|error| io::Error::new(error.kind(), error.to_string()))?;
+    if found.lost > 0 || found.unreadable {
+        // Damage is dealt with at the next start, with the old file at hand.
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let (end, next_lsn) = rewrite(storage, seed, found.next_lsn, &found.pairs)?;
+    Ok(RewrittenDefinitions {
+        file: storage.open(NAME)?,
+        seed,
+        end,
+        next_lsn,
+    })
 }

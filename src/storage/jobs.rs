@@ -11,6 +11,7 @@ use super::StorageError;
 use super::arena::{SpillFile, SpillSlot};
 use super::checkpoint;
 use super::compaction::{self, Liveness, Rewritten};
+use super::definitions::{self, DefinitionsWrite, RewrittenDefinitions};
 use super::files::{Map, Storage, read_exact_at, write_all_at};
 use super::index;
 use super::large::{LargeHandle, LargeWrite};
@@ -30,17 +31,6 @@ pub trait Helpers<S: Storage> {
     /// Runs `job` and brings its answer to [`super::Store::answer`].
     fn keep(&mut self, job: KeeperJob<S>);
 }
-
-/// Definitions to be appended to their file.
-#[derive(Debug)]
-pub(super) struct DefinitionsWrite<S: Storage> {
-    pub(super) file: Arc<OnceLock<S::File>>,
-    pub(super) offset: u64,
-    pub(super) octets: Vec<u8>,
-}
-
-/// Name of the file with the definitions.
-pub(super) const DEFINITIONS_NAME: &str = "definitions";
 
 /// One batch for the flusher: definitions, then records, each synced.
 #[derive(Debug)]
@@ -72,10 +62,11 @@ impl<S: Storage> FlushJob<S> {
         let Some(write) = &self.definitions else {
             return Ok(());
         };
-        let failed = |error: io::Error| StorageError::new("cannot write", DEFINITIONS_NAME, &error);
+        let failed =
+            |error: io::Error| StorageError::new("cannot write", definitions::NAME, &error);
         let created = write.file.get().is_none();
         if created {
-            let file = storage.create(DEFINITIONS_NAME, 0).map_err(failed)?;
+            let file = storage.create(definitions::NAME, 0).map_err(failed)?;
             // Only the flusher sets it, and it runs one job at a time.
             let _ = write.file.set(file);
         }
@@ -181,6 +172,10 @@ pub(super) enum Job<S: Storage> {
         names: Vec<String>,
         map: Option<Arc<S::Map>>,
     },
+    /// Writes the definitions anew under another seed.
+    RewriteDefinitions {
+        seed: Seed,
+    },
     LargeWrite(LargeWrite<S>),
     LargeRead {
         handle: LargeHandle<S>,
@@ -241,6 +236,7 @@ pub(super) enum AnswerKind<S: Storage> {
         number: u32,
         result: io::Result<Vec<String>>,
     },
+    DefinitionsRewritten(io::Result<RewrittenDefinitions<S>>),
     LargeWritten {
         write: LargeWrite<S>,
         result: io::Result<()>,
@@ -274,6 +270,9 @@ impl<S: Storage> std::fmt::Debug for AnswerKind<S> {
             AnswerKind::PageRead { page, .. } => write!(f, "PageRead({page})"),
             AnswerKind::FreeSpace(octets) => write!(f, "FreeSpace({octets:?})"),
             AnswerKind::Indexed { number, result } => write!(f, "Indexed({number}, {result:?})"),
+            AnswerKind::DefinitionsRewritten(result) => {
+                write!(f, "DefinitionsRewritten({:?})", result.as_ref().map(|_| ()))
+            }
             AnswerKind::LargeWritten { write, result } => {
                 write!(f, "LargeWritten({}, {result:?})", write.offset)
             }
@@ -349,6 +348,9 @@ impl<S: Storage> KeeperJob<S> {
                 page,
                 result: read_part(storage, part),
             },
+            Job::RewriteDefinitions { seed } => {
+                AnswerKind::DefinitionsRewritten(definitions::rewrite_file(storage, seed))
+            }
             Job::LargeWrite(write) => {
                 let result = write
                     .handle

@@ -25,10 +25,10 @@ use std::sync::Arc;
 
 use super::StorageError;
 use super::checkpoint::{self, Checkpoint, Found};
-use super::definitions;
+use super::definitions::{self, NAME as DEFINITIONS_NAME};
 use super::files::{Map, Storage, read_exact_at, read_up_to_at, write_all_at};
 use super::index::{self, Index};
-use super::jobs::{DEFINITIONS_NAME, Job};
+use super::jobs::Job;
 use super::large::number_in_body_name;
 use super::pages::{IndexPart, PageId};
 use super::planted::{Fault, planted};
@@ -221,7 +221,7 @@ impl<S: Storage> Opening<'_, S> {
             // As with segments: after a kill it may be in the page cache only.
             let failed = |error| StorageError::new("cannot sync", DEFINITIONS_NAME, &error);
             self.storage.sync(&file).map_err(failed)?;
-            store.definitions_found(file, &found);
+            store.definitions.found(file, &found);
         }
         self.recovery.definitions = found.pairs;
         Ok(())

@@ -2,17 +2,16 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use hashbrown::HashMap;
 
 use super::StorageError;
 use super::arena::{Arena, Spill};
 use super::background::{Checkpointing, Compacting};
+use super::definitions::{DefinitionsLog, RewrittenDefinitions};
 use super::files::Storage;
-use super::jobs::{
-    Answer, AnswerKind, DefinitionsWrite, FlushJob, Helpers, Job, KeeperJob, PreparedFile,
-};
+use super::jobs::{Answer, AnswerKind, FlushJob, Helpers, Job, KeeperJob, PreparedFile};
 use super::large::Larges;
 use super::ledger::Ledgers;
 use super::pages::{Arrived, PageId, Pages};
@@ -169,7 +168,7 @@ pub struct Store<S: Storage> {
     /// In a group: the first log sequence number that belongs to it.
     group: Option<u64>,
 
-    pub(super) definitions: Definitions<S>,
+    pub(super) definitions: DefinitionsLog<S>,
 
     open_batch: u64,
     flushed_batch: u64,
@@ -248,19 +247,6 @@ struct InFlight {
     definitions_lsn: u64,
 }
 
-/// The definitions file as the loop sees it.
-#[derive(Debug)]
-pub(super) struct Definitions<S: Storage> {
-    pub(super) file: Arc<OnceLock<S::File>>,
-    pub(super) seed: Seed,
-    pub(super) next_lsn: u64,
-    /// Everything up to here is on stable storage.
-    pub(super) flushed_lsn: u64,
-    /// Octets that were handed to the flusher so far.
-    pub(super) end: u64,
-    pub(super) pending: Vec<u8>,
-}
-
 impl<S: Storage> Store<S> {
     /// A store without anything in it.
     pub(super) fn empty(config: StoreConfig, now: Now, random: u64) -> Self {
@@ -291,14 +277,7 @@ impl<S: Storage> Store<S> {
             alarm: false,
             settlements: Vec::new(),
             group: None,
-            definitions: Definitions {
-                file: Arc::new(OnceLock::new()),
-                seed: Seed(0),
-                next_lsn: 1,
-                flushed_lsn: 0,
-                end: 0,
-                pending: Vec::new(),
-            },
+            definitions: DefinitionsLog::new(),
             open_batch: 1,
             flushed_batch: 0,
             in_flight: None,
@@ -679,7 +658,9 @@ impl<S: Storage> Store<S> {
         }
         self.background(now);
         self.remove_large();
-        let complete = self.files_are_ready() && self.larges.records_are_complete();
+        let complete = self.files_are_ready()
+            && self.larges.records_are_complete()
+            && !self.definitions.is_rewriting();
         if self.in_flight.is_none() && self.batch_is_due(now) && complete {
             self.hand_over(helpers);
         }
@@ -699,7 +680,7 @@ impl<S: Storage> Store<S> {
     }
 
     fn has_new(&self) -> bool {
-        self.tail.has_new() || !self.settlements.is_empty() || !self.definitions.pending.is_empty()
+        self.tail.has_new() || !self.settlements.is_empty() || self.definitions.has_new()
     }
 
     /// Whether the file of each segment in the batch is there.
@@ -735,7 +716,7 @@ impl<S: Storage> Store<S> {
             batch,
             last_lsn: self.next_lsn - 1,
             octets,
-            definitions_lsn: self.definitions.next_lsn - 1,
+            definitions_lsn: self.definitions.last_lsn(),
         });
         self.open_batch += 1;
         self.batch_since = None;
@@ -784,6 +765,27 @@ impl<S: Storage> Store<S> {
 
     // ---- answers --------------------------------------------------------------------------
 
+    /// Has the definitions file written anew when most of it is outdated.
+    fn rewrite_definitions(&mut self) {
+        if self.definitions.wants_rewriting() && self.retry_at.is_none() {
+            let seed = Seed(self.next_random());
+            let job = self.definitions.begin_rewriting(seed);
+            self.jobs.push_back(job);
+        }
+    }
+
+    fn definitions_rewritten(&mut self, result: io::Result<RewrittenDefinitions<S>>) {
+        if let Err(error) = &result {
+            // The old file is in its place and goes on.
+            self.retry_at = Some(self.now.after_us(RETRY_US));
+            if !is_full(error) {
+                let line = format!("cannot write the definitions anew: {error}");
+                self.events.push_back(Event::Damage(line));
+            }
+        }
+        self.definitions.end_rewriting(result.ok());
+    }
+
     /// Takes the answer of a helper.
     pub fn answer(&mut self, now: Now, answer: Answer<S>) {
         self.now = now;
@@ -815,6 +817,7 @@ impl<S: Storage> Store<S> {
                     self.events.push_back(Event::Damage(line));
                 }
             }
+            AnswerKind::DefinitionsRewritten(result) => self.definitions_rewritten(result),
             AnswerKind::LargeWritten { write, result } => self.large_written(write, result),
             AnswerKind::LargeRead {
                 handle,
@@ -847,6 +850,7 @@ impl<S: Storage> Store<S> {
         });
         self.flushed_lsn = in_flight.last_lsn;
         self.definitions.flushed_lsn = in_flight.definitions_lsn;
+        self.rewrite_definitions();
         self.counters.flushes += 1;
         self.counters.flushed_octets += in_flight.octets as u64;
         self.flushed_batch = batch;
@@ -954,20 +958,6 @@ impl<S: Storage> Store<S> {
             }
         }
         entries
-    }
-
-    /// Takes over what the definitions file says.
-    pub(super) fn definitions_found(
-        &mut self,
-        file: S::File,
-        found: &super::definitions::Definitions,
-    ) {
-        // A store that is being opened has set nothing yet.
-        let _ = self.definitions.file.set(file);
-        self.definitions.seed = found.seed;
-        self.definitions.next_lsn = found.next_lsn;
-        self.definitions.flushed_lsn = found.next_lsn - 1;
-        self.definitions.end = found.end;
     }
 
     /// Notes whether new space could be had.
@@ -1217,40 +1207,6 @@ impl<S: Storage> Store<S> {
             slot: spill.slot,
             seed: self.spill_seed,
         });
-    }
-}
-
-impl<S: Storage> Definitions<S> {
-    fn append(&mut self, pairs: &[(&[u8], Option<&[u8]>)]) {
-        if self.end == 0 && self.pending.is_empty() {
-            SegmentHeader::new(0, self.seed, self.next_lsn).encode(&mut self.pending);
-        }
-        let start = codec::begin(&mut self.pending);
-        codec::encode_definitions(&mut self.pending, self.flushed_lsn, pairs);
-        let kind = RecordKind::Definitions;
-        codec::finish(
-            &mut self.pending,
-            start,
-            self.next_lsn,
-            kind,
-            false,
-            self.seed,
-        );
-        self.next_lsn += 1;
-    }
-
-    fn hand_over(&mut self) -> Option<DefinitionsWrite<S>> {
-        if self.pending.is_empty() {
-            return None;
-        }
-        let octets = std::mem::take(&mut self.pending);
-        let offset = self.end;
-        self.end += octets.len() as u64;
-        Some(DefinitionsWrite {
-            file: Arc::clone(&self.file),
-            offset,
-            octets,
-        })
     }
 }
 

@@ -521,3 +521,45 @@ fn disk_use_is_bounded_whatever_the_order_of_acks() {
         }
     }
 }
+
+#[test]
+fn outdated_definitions_do_not_pile_up_and_none_is_lost_meanwhile() {
+    let mut bench = Bench::open(MemoryStorage::new());
+    let mut sure = 0;
+    for round in 0..6000_u32 {
+        let value = round.to_be_bytes();
+        let key = (round % 5).to_be_bytes();
+        bench
+            .store
+            .define(&[(b"last", Some(&value)), (&key, Some(&value.repeat(9)))]);
+        let batch = bench.store.batch();
+        bench.now.monotonic_us += 501;
+        bench.commit();
+        bench.flush_one();
+        if round % 3 == 0 {
+            bench.keep_one();
+        }
+        bench.commit();
+        if bench.store.flushed() >= batch {
+            sure = round;
+        }
+        if round % 97 == 0 {
+            let after = Bench::open(bench.disk.crash(u64::from(round)));
+            let pairs = &after.recovery.definitions;
+            let last = pairs.iter().find(|pair| pair.0 == b"last");
+            let last = last.map_or(0, |pair| {
+                pair.1
+                    .iter()
+                    .fold(0, |sum, &octet| sum << 8 | u32::from(octet))
+            });
+            assert!((sure..=round).contains(&last), "{sure} {last} {round}");
+            assert!(pairs.len() as u32 > 5.min(sure) && after.recovery.report.is_empty());
+        }
+    }
+    bench.settle_down();
+    let octets = bench.disk.contents("definitions").expect("there").len();
+    assert!(octets < 150_000, "{octets}");
+    bench.settle_down();
+    let after = Bench::open(bench.disk.killed());
+    assert_eq!(after.recovery.definitions.len(), 6);
+}
