@@ -5,7 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::{BufRead, BufReader};
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -41,14 +41,12 @@ struct Process {
 impl Process {
     /// Starts it and waits for its ready line; gives the address of the AMQP listener too.
     fn start(directory: PathBuf, arguments: Vec<String>) -> Result<(Self, SocketAddr), String> {
-        let child = Command::new(env!("CARGO_BIN_EXE_leveret"))
-            .args([
-                "--listen",
-                "127.0.0.1:0",
-                "--http",
-                "127.0.0.1:0",
-                "--data-dir",
-            ])
+        let mut command = Command::new(env!("CARGO_BIN_EXE_leveret"));
+        if !arguments.iter().any(|argument| argument == "--listen") {
+            command.args(["--listen", "127.0.0.1:0"]);
+        }
+        let child = command
+            .args(["--http", "127.0.0.1:0", "--data-dir"])
             .arg(&directory)
             .args(&arguments)
             .stdin(Stdio::null())
@@ -249,7 +247,12 @@ fn ready_address(child: &mut Child) -> Result<SocketAddr, String> {
                 .and_then(|it| it.parse().ok());
         }
         if line.contains("Server startup complete") {
-            return address.ok_or_else(|| format!("leveret named no listener:\n{said}"));
+            let mut address: SocketAddr =
+                address.ok_or_else(|| format!("leveret named no listener:\n{said}"))?;
+            if address.ip().is_unspecified() {
+                address.set_ip(Ipv4Addr::LOCALHOST.into());
+            }
+            return Ok(address);
         }
         said = said + &line + "\n";
     }

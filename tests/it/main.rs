@@ -3,6 +3,7 @@
 mod broker;
 mod conformance;
 mod login;
+mod loopback;
 mod methods;
 mod peer;
 mod transcript;
