@@ -24,6 +24,8 @@ use std::time::Duration;
 
 /// How often this thread looks at the counters.
 const LOOK: Duration = Duration::from_millis(2);
+/// When nothing has moved for so long, nothing more will come, in microseconds.
+const REST_US: u64 = 3_000_000;
 /// Declarations in flight while setting up.
 const PIPELINE: usize = 200;
 
@@ -108,7 +110,18 @@ struct Readings {
     tally: Tally,
     /// Counters after everything was delivered and confirmed, or the wait for it was over.
     last: Sample,
-    is_drained: bool,
+    rest: Rest,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rest {
+    /// Everything was delivered and confirmed.
+    Drained,
+    /// Not everything, and nothing more comes.
+    Stuck,
+    /// The broker was still at it when the wait was over.
+    Working,
 }
 
 impl Run<'_> {
@@ -168,13 +181,13 @@ impl Run<'_> {
                 });
             }
             let tally = tally.ok_or_else(|| Failure::Usage("nothing to do".to_owned()))?;
-            let (start, end, last, is_drained) = watched?;
+            let (start, end, last, rest) = watched?;
             Ok(Readings {
                 start,
                 end,
                 tally,
                 last,
-                is_drained,
+                rest,
             })
         })
     }
@@ -317,7 +330,7 @@ impl Run<'_> {
         before: Sample,
         warm_us: u64,
         end_us: u64,
-    ) -> Result<(Sample, Sample, Sample, bool), Failure> {
+    ) -> Result<(Sample, Sample, Sample, Rest), Failure> {
         let mut live = LiveLine::new(self.options.live);
         let start = if self.options.warmup_ms == 0 {
             before
@@ -326,7 +339,9 @@ impl Run<'_> {
             Sample::take(self.shared, self.meter)?
         };
         let is_limited = self.wanted.is_some();
-        self.wait_until(end_us, &mut live, || is_limited && self.is_done())?;
+        self.wait_until(end_us, &mut live, || {
+            is_limited && self.rest() != Rest::Working
+        })?;
         let mut end = Sample::take(self.shared, self.meter)?;
         if is_limited {
             // It ended with the last message, not when this thread saw it.
@@ -335,10 +350,29 @@ impl Run<'_> {
         self.shared.stop.store(true, Relaxed);
         let now_us = self.shared.clock.now().monotonic_us;
         let limit_us = now_us + self.options.drain_ms * 1_000;
-        self.wait_until(limit_us, &mut live, || self.is_done())?;
+        self.wait_until(limit_us, &mut live, || self.rest() != Rest::Working)?;
         live.end();
-        let last = Sample::take(self.shared, None)?;
-        Ok((start, end, last, self.is_done()))
+        let rest = self.rest();
+        Ok((start, end, Sample::take(self.shared, None)?, rest))
+    }
+
+    fn rest(&self) -> Rest {
+        let last_us = self.shared.last_us.load(Relaxed);
+        let now_us = self.shared.clock.now().monotonic_us;
+        if self.is_done() {
+            Rest::Drained
+        } else if now_us > last_us + REST_US + self.pause_us() {
+            Rest::Stuck
+        } else {
+            Rest::Working
+        }
+    }
+
+    /// Longest time between two messages that are due.
+    fn pause_us(&self) -> u64 {
+        1_000_000_u64
+            .checked_div(self.options.rate_per_s)
+            .unwrap_or_default()
     }
 
     fn wait_until(
@@ -392,7 +426,7 @@ impl Run<'_> {
             end,
             tally,
             last,
-            is_drained,
+            rest,
         } = readings;
         let options = self.options;
         let elapsed_us = end.at_us.saturating_sub(start.at_us);
@@ -417,22 +451,27 @@ impl Run<'_> {
             self.topology.copies() * (last.published - self.shared.returned.load(Relaxed));
         let there = self.ready_before + all_queues;
         // Only when the run has come to rest does what is neither here nor there count as lost.
-        let lost = if *is_drained {
-            there.saturating_sub(last.delivered + left)
-        } else {
-            0
-        };
-        let late = if *is_drained {
-            0
-        } else {
-            there.saturating_sub(last.delivered)
-        };
+        let is_drained = *rest == Rest::Drained;
+        let here = last.delivered + if *rest == Rest::Working { there } else { left };
+        let lost = there.saturating_sub(here);
+        let late = there.saturating_sub(last.delivered + lost);
+        let late = if options.consumers == 0 { 0 } else { late };
         let findings = &tally.findings;
-        let bad = findings.duplicates
-            + findings.misordered
-            + findings.wrong_size
-            + lost
-            + if *is_drained { findings.missing } else { 0 };
+        let mut bad = findings.duplicates + findings.misordered + findings.wrong_size + lost;
+        if *rest != Rest::Working {
+            bad = bad.max(findings.missing) + u64::from(*rest == Rest::Stuck);
+        }
+        if let Some(wanted) = self.wanted
+            && !is_drained
+        {
+            // So many were to come; that others than this run's producers sent them is no excuse.
+            let came = if options.consumers == 0 {
+                last.confirmed
+            } else {
+                last.delivered
+            };
+            bad += wanted.saturating_sub(came.max(lost));
+        }
         let result = json!({
             "command": options.command.name(),
             "server": server,
@@ -472,7 +511,7 @@ impl Run<'_> {
             Ok(())
         } else {
             Err(Failure::Check(format!(
-                "{bad} messages lost, doubled, cut or out of order"
+                "{bad} messages lost, doubled, cut, out of order or not delivered"
             )))
         };
         (result, verdict)

@@ -6,5 +6,6 @@ mod login;
 mod loopback;
 mod methods;
 mod peer;
+mod perf;
 mod transcript;
 mod value;
