@@ -1,6 +1,6 @@
 //! Which rows a listing is made of, and which of them are wanted.
 
-use super::json::{self, Object, QueueFields};
+use super::json::{self, QueueFields, Writer};
 use super::view::{Admin, Cursor, DestinationKind, Row, Scope, Table};
 use crate::auth::{Permission, User, UserId, Users};
 
@@ -97,12 +97,14 @@ fn walk_permissions(
 }
 
 impl<'a> Item<'a> {
-    /// The item as RabbitMQ's JSON.
-    pub(super) fn object(&self, node: &str, fields: QueueFields) -> Object {
+    /// Writes the item as RabbitMQ's JSON.
+    pub(super) fn write(&self, to: &mut Writer<'_>, node: &str, fields: QueueFields) {
         match self {
-            Item::Row(row) => json::row(row, node, fields),
-            Item::User(user) => json::user(user),
-            Item::Permission(user, vhost, permission) => json::permission(user, vhost, permission),
+            Item::Row(row) => json::row(to, row, node, fields),
+            Item::User(user) => json::user(to, user),
+            Item::Permission(user, vhost, permission) => {
+                json::permission(to, user, vhost, permission);
+            }
         }
     }
 
@@ -222,6 +224,11 @@ mod tests {
     use super::*;
     use crate::auth::{PermissionTexts, Secret};
 
+    fn shown(item: &Item<'_>) -> String {
+        let fields = QueueFields::default();
+        format!("{:?}", json::object(&[], |to| item.write(to, "n", fields)))
+    }
+
     #[test]
     fn walks_over_users_and_permissions_visit_everything_once() {
         let mut fake = Fake::new();
@@ -248,21 +255,17 @@ mod tests {
                     let scope = Scope::default();
                     from = source.walk(&fake, scope, start, rows_max, &mut |at, item| {
                         visited += 1;
-                        seen.push((
-                            at,
-                            format!("{:?}", item.object("n", QueueFields::default())),
-                        ));
+                        seen.push((at, shown(&item)));
                     });
                     assert!(visited <= rows_max);
                 }
                 assert_eq!(seen.len(), count, "{source:?} in slices of {rows_max}");
                 assert!(seen.is_sorted_by(|left, right| left.0 < right.0));
-                for (at, shown) in seen {
+                for (at, text) in seen {
                     let scope = Scope::default();
                     source.walk(&fake, scope, at, 1, &mut |again, item| {
                         assert_eq!(again, at);
-                        let item = item.object("n", QueueFields::default());
-                        assert_eq!(format!("{item:?}"), shown);
+                        assert_eq!(shown(&item), text);
                     });
                 }
             }

@@ -2,34 +2,33 @@
 //!
 //! [`Listing::step`] does a bounded piece of work and is called until it is done; between two steps
 //! the broker goes on, rows come and go. First the rows are walked once, which yields a sort key
-//! and a cursor for each (some 40 octets, no copies of rows); these are sorted, and then each row
-//! is fetched again by its cursor and rendered. A row that went in between is left out.
+//! and a cursor for each (some 40 octets, no copies of rows), sorted in runs; then each row is
+//! fetched again by its cursor, in order, and rendered. A row that went in between is left out.
 //!
 //! Beyond [`SORTED_ROWS_MAX`] rows nothing is sorted unless the request names a column: they come
 //! in the state's own order, which is the same for every page as long as nothing comes or goes.
 
 use super::filter::{Filter, Item, Source};
-use super::json::{Object, QueueFields};
-use super::order::{SortKey, compare};
+use super::json::{Object, QueueFields, Writer};
+use super::order::{Runs, SortKey};
 use super::reply::Reply;
 use super::request::Head;
 use super::view::{Admin, Cursor};
 use regex::bytes::{Regex, RegexBuilder};
 use serde_json::Value;
-use std::io::Write as _;
 
 /// Rows that are put into the order of their names; more come as they are.
 pub(super) const SORTED_ROWS_MAX: usize = 10_000;
 /// Rows that can be sorted by a column of the request's choice.
-const WINDOW_ROWS_MAX: usize = 20_000;
+const WINDOW_ROWS_MAX: usize = 10_000;
 /// Rows on one page at most, as in RabbitMQ.
 const PAGE_ROWS_MAX: usize = 500;
 /// Rows of a page when the request does not say.
 const PAGE_ROWS_DEFAULT: usize = 100;
-/// Rows looked at in one step; a look costs well below a microsecond.
-const WALK_ROWS: usize = 1_024;
+/// Rows looked at in one step; a look costs some hundred nanoseconds.
+const WALK_ROWS: usize = 256;
 /// Rows rendered in one step; one costs some microseconds.
-const RENDER_ROWS: usize = 64;
+const RENDER_ROWS: usize = 16;
 /// Octets of a name filter's compiled expression.
 const REGEX_OCTETS_MAX: usize = 1 << 20;
 
@@ -149,13 +148,12 @@ pub(super) enum Step {
 
 enum Stage {
     /// Walking over the rows, collecting those that are wanted.
-    Collect {
-        from: Cursor,
-        keys: Vec<(SortKey, Cursor)>,
-    },
-    /// Rendering the rows that were collected.
+    Collect { from: Cursor, runs: Runs },
+    /// Rendering rows that were collected: so many, after so many that are left out.
     Render {
-        keys: std::vec::IntoIter<(SortKey, Cursor)>,
+        runs: Runs,
+        skip: usize,
+        left: usize,
     },
     /// Rendering while walking, in the state's own order.
     Stream { from: Cursor },
@@ -169,7 +167,6 @@ pub(super) struct Listing {
     columns: Vec<Vec<String>>,
     fields: QueueFields,
     sort: Option<Vec<String>>,
-    reverse: bool,
     page: Option<Page>,
     /// One object is wanted: the first row, or 404.
     single: bool,
@@ -193,12 +190,11 @@ impl Listing {
             columns: columns(head),
             fields: queue_fields(head),
             sort: head.query("sort").filter(|sort| !sort.is_empty()).map(path),
-            reverse: head.has_flag("sort_reverse"),
             page: Page::parse(head)?,
             single: false,
             stage: Stage::Collect {
                 from: Cursor::START,
-                keys: Vec::new(),
+                runs: Runs::new(head.has_flag("sort_reverse")),
             },
             total: 0,
             filtered: 0,
@@ -216,7 +212,6 @@ impl Listing {
             columns: columns(head),
             fields: queue_fields(head),
             sort: None,
-            reverse: false,
             page: None,
             single: true,
             stage: Stage::Stream {
@@ -252,48 +247,49 @@ impl Listing {
             filtered,
             ..
         } = self;
-        let Stage::Collect { from, keys } = stage else {
+        let Stage::Collect { from, runs } = stage else {
             return Step::More;
         };
         let users = admin.users();
-        // Sorting by a column renders every row.
+        let mut keys = Vec::new();
+        // Sorting by a column renders that column of every row.
         let rows_max = if sort.is_some() {
-            RENDER_ROWS
+            WALK_ROWS / 4
         } else {
             WALK_ROWS
         };
-        let next = source.walk(admin, filter.scope(), *from, rows_max, &mut |at, row| {
-            if !filter.admits(&row, users) {
+        let next = source.walk(admin, filter.scope(), *from, rows_max, &mut |at, item| {
+            if !filter.admits(&item, users) {
                 return;
             }
             *total += 1;
-            if !name_admits(name.as_ref(), &row) {
+            if !name_admits(name.as_ref(), &item) {
                 return;
             }
             *filtered += 1;
             let key = match sort {
-                None => SortKey::natural(&row),
-                Some(path) => SortKey::of_column(&row.object(node, *fields), path),
+                None => SortKey::natural(&item),
+                Some(path) => SortKey::of_column(&item, path, node, *fields),
             };
             keys.push((key, at));
         });
+        runs.push(keys);
         match next {
             Some(next) => {
                 *from = next;
                 self.bound_keys()
             }
-            None => self.sorted(),
+            None => self.collected(),
         }
     }
 
     /// Keeps what was collected within its bound.
     fn bound_keys(&mut self) -> Step {
-        let reverse = self.reverse;
-        let Stage::Collect { keys, .. } = &mut self.stage else {
+        let Stage::Collect { runs, .. } = &mut self.stage else {
             return Step::More;
         };
         if self.sort.is_none() {
-            if keys.len() > SORTED_ROWS_MAX {
+            if runs.len() > SORTED_ROWS_MAX {
                 self.stage = Stage::Stream {
                     from: Cursor::START,
                 };
@@ -301,151 +297,144 @@ impl Listing {
             }
             return Step::More;
         }
-        let window = self
-            .page
-            .map_or(WINDOW_ROWS_MAX, |page| page.start() + page.size);
-        let window = window.min(WINDOW_ROWS_MAX);
-        if keys.len() <= 2 * WINDOW_ROWS_MAX {
+        if runs.len() <= 2 * WINDOW_ROWS_MAX {
             return Step::More;
         }
-        if self.page.is_none() {
+        let Some(page) = self.page else {
             let reason = "too many rows to sort: ask for a page, or filter by name";
             return Step::Instead(Reply::bad_request(reason));
-        }
-        keys.select_nth_unstable_by(window - 1, |left, right| compare(left, right, reverse));
-        keys.truncate(window);
+        };
+        runs.keep((page.start() + page.size).min(WINDOW_ROWS_MAX));
         Step::More
     }
 
-    /// All rows are collected: sorts them and cuts the page out.
-    fn sorted(&mut self) -> Step {
-        let reverse = self.reverse;
-        let Stage::Collect { keys, .. } = &mut self.stage else {
+    /// All rows are collected: finds the page among them.
+    fn collected(&mut self) -> Step {
+        let placeholder = Stage::Stream {
+            from: Cursor::START,
+        };
+        let Stage::Collect { runs, .. } = std::mem::replace(&mut self.stage, placeholder) else {
             return Step::More;
         };
-        let mut keys = std::mem::take(keys);
-        keys.sort_unstable_by(|left, right| compare(left, right, reverse));
-        if let Some(page) = self.page {
-            if page.start() > self.filtered {
+        let (skip, left) = match self.page {
+            None => (0, usize::MAX),
+            Some(page) if page.start() > self.filtered => {
                 return Step::Instead(page.out_of_range(self.filtered));
             }
-            if page.start() > keys.len() {
+            Some(page) if page.start() > runs.len() => {
                 let reason = "this page is too far to be sorted: filter by name";
                 return Step::Instead(Reply::bad_request(reason));
             }
-            keys.drain(..page.start());
-            keys.truncate(page.size);
-        }
-        self.stage = Stage::Render {
-            keys: keys.into_iter(),
+            Some(page) => (page.start(), page.size),
         };
+        self.stage = Stage::Render { runs, skip, left };
         Step::More
     }
 
     fn render(&mut self, admin: &dyn Admin, node: &str, body: &mut Vec<u8>) -> Step {
+        let (mut items, source, filter, _, stage) = self.parts(node, body);
+        let Stage::Render { runs, skip, left } = stage else {
+            return Step::More;
+        };
+        for _ in 0..WALK_ROWS.min(*skip) {
+            runs.pop();
+            *skip -= 1;
+        }
+        if *skip > 0 {
+            return Step::More;
+        }
+        let users = admin.users();
         for _ in 0..RENDER_ROWS {
-            let Stage::Render { keys } = &mut self.stage else {
-                return Step::More;
-            };
-            let Some((_, cursor)) = keys.next() else {
+            let next = if *left > 0 { runs.pop() } else { None };
+            let Some((_, cursor)) = next else {
                 self.finish(body);
                 return Step::Done;
             };
-            let mut item = None;
-            let (users, fields) = (admin.users(), self.fields);
-            self.source
-                .walk(admin, self.filter.scope(), cursor, 1, &mut |at, row| {
-                    if at == cursor && self.filter.admits(&row, users) {
-                        item = Some(row.object(node, fields));
-                    }
-                });
-            if let Some(item) = item {
-                self.put(item, body);
-            }
+            *left -= 1;
+            source.walk(admin, filter.scope(), cursor, 1, &mut |at, item| {
+                if at == cursor && filter.admits(&item, users) {
+                    items.put(&item);
+                }
+            });
         }
         Step::More
     }
 
     fn stream(&mut self, admin: &dyn Admin, node: &str, body: &mut Vec<u8>) -> Step {
-        let Stage::Stream { from } = self.stage else {
-            return Step::More;
-        };
-        let users = admin.users();
-        let (start, end) = match self.page {
+        let (page, single) = (self.page, self.single);
+        let (start, end) = match page {
             Some(page) => (page.start(), page.start() + page.size),
             None => (0, usize::MAX),
         };
         // What only has to be counted goes faster than what has to be rendered.
-        let is_rendering = self.single || self.filtered + WALK_ROWS > start && self.filtered < end;
-        let rows_max = if is_rendering && !self.single {
+        let is_rendering = self.filtered + WALK_ROWS > start && self.filtered < end;
+        let rows_max = if is_rendering && !single {
             RENDER_ROWS
         } else {
             WALK_ROWS
         };
-        let mut items = Vec::new();
-        let next = self
-            .source
-            .walk(admin, self.filter.scope(), from, rows_max, &mut |_, row| {
-                if !self.filter.admits(&row, users) || self.single && !items.is_empty() {
-                    return;
-                }
-                self.total += 1;
-                if name_admits(self.name.as_ref(), &row) {
-                    if (start..end).contains(&self.filtered) {
-                        items.push(row.object(node, self.fields));
-                    }
-                    self.filtered += 1;
-                }
-            });
-        if self.single {
-            return match (items.pop(), next) {
-                (Some(item), _) => {
-                    write_json(body, &select(item, &self.columns).into());
-                    Step::Done
-                }
-                (None, Some(next)) => {
-                    self.stage = Stage::Stream { from: next };
-                    Step::More
-                }
-                (None, None) => Step::Instead(Reply::not_found()),
-            };
-        }
-        for item in items {
-            self.put(item, body);
-        }
-        match (next, self.page) {
-            (Some(next), _) => {
-                self.stage = Stage::Stream { from: next };
-                Step::More
+        let (mut items, source, filter, counts, stage) = self.parts(node, body);
+        let Stage::Stream { from } = stage else {
+            return Step::More;
+        };
+        let users = admin.users();
+        let next = source.walk(admin, filter.scope(), *from, rows_max, &mut |_, item| {
+            if !filter.admits(&item, users) || single && *items.rendered > 0 {
+                return;
             }
-            (None, Some(page)) if page.start() > self.filtered => {
+            *counts.total += 1;
+            if name_admits(counts.name, &item) {
+                if (start..end).contains(counts.filtered) {
+                    items.put(&item);
+                }
+                *counts.filtered += 1;
+            }
+        });
+        if let Some(next) = next {
+            *from = next;
+        }
+        let is_complete = next.is_none() || single && self.rendered > 0;
+        match page {
+            _ if !is_complete => Step::More,
+            _ if single && self.rendered == 0 => Step::Instead(Reply::not_found()),
+            Some(page) if page.start() > self.filtered => {
                 Step::Instead(page.out_of_range(self.filtered))
             }
-            (None, _) => {
+            _ => {
                 self.finish(body);
                 Step::Done
             }
         }
     }
 
-    /// Renders one item: into the body, or aside when it is part of a page.
-    fn put(&mut self, item: Object, body: &mut Vec<u8>) {
-        let item = select(item, &self.columns);
-        let target = if self.page.is_some() {
-            &mut self.items
-        } else {
-            body
+    /// What a step works with: where items go, what is walked, what is wanted of it, the counts,
+    /// and how far it is.
+    fn parts<'a>(
+        &'a mut self,
+        node: &'a str,
+        body: &'a mut Vec<u8>,
+    ) -> (Items<'a>, Source, &'a Filter, Counts<'a>, &'a mut Stage) {
+        let is_page = self.page.is_some();
+        let items = Items {
+            target: if is_page { &mut self.items } else { body },
+            opening: if is_page || self.single { "" } else { "[" },
+            rendered: &mut self.rendered,
+            columns: &self.columns,
+            fields: self.fields,
+            node,
         };
-        match (self.rendered, self.page) {
-            (0, None) => target.push(b'['),
-            (0, Some(_)) => {}
-            _ => target.push(b','),
-        }
-        self.rendered += 1;
-        write_json(target, &item.into());
+        let counts = Counts {
+            name: self.name.as_ref(),
+            total: &mut self.total,
+            filtered: &mut self.filtered,
+        };
+        (items, self.source, &self.filter, counts, &mut self.stage)
     }
 
     fn finish(&mut self, body: &mut Vec<u8>) {
+        if self.single {
+            return;
+        }
         let Some(page) = self.page else {
             body.extend_from_slice(if self.rendered == 0 { b"[]" } else { b"]" });
             return;
@@ -465,9 +454,37 @@ impl Listing {
     }
 }
 
-/// Appends a value as JSON.
-pub(super) fn write_json(out: &mut Vec<u8>, value: &Value) {
-    write!(out, "{value}").expect("a vector takes everything");
+/// Where items are rendered to: the body, or aside when they are part of a page.
+struct Items<'a> {
+    target: &'a mut Vec<u8>,
+    /// What the first item is preceded by.
+    opening: &'static str,
+    rendered: &'a mut usize,
+    columns: &'a [Vec<String>],
+    fields: QueueFields,
+    node: &'a str,
+}
+
+impl Items<'_> {
+    fn put(&mut self, item: &Item<'_>) {
+        let before = if *self.rendered == 0 {
+            self.opening
+        } else {
+            ","
+        };
+        self.target.extend_from_slice(before.as_bytes());
+        *self.rendered += 1;
+        let mut writer = Writer::new(self.target, self.columns);
+        item.write(&mut writer, self.node, self.fields);
+        writer.end();
+    }
+}
+
+/// What a walk counts.
+struct Counts<'a> {
+    name: Option<&'a Regex>,
+    total: &'a mut usize,
+    filtered: &'a mut usize,
 }
 
 fn name_filter(head: &Head) -> Result<Option<Regex>, Reply> {

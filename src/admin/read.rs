@@ -1,7 +1,7 @@
 //! What can be read: the handlers of `GET`.
 
 use super::filter::{Filter, Source};
-use super::json::{self, Object};
+use super::json::{self, ChurnRates, Object, Stats};
 use super::listing::{self, Listing};
 use super::reply::Reply;
 use super::route::{Action, Actor, Call, Need};
@@ -172,12 +172,6 @@ fn listeners(call: &Call<'_>, node: &str) -> Vec<Value> {
 
 pub(super) fn overview(call: &mut Call<'_>) -> Answer {
     let overview = call.admin.overview(call.now);
-    let mut totals = Object::new();
-    json::put_message_counts(
-        &mut totals,
-        overview.messages_ready,
-        overview.messages_unacknowledged,
-    );
     let mut body = json!({
         "management_version": overview.version,
         "rates_mode": "basic",
@@ -193,12 +187,15 @@ pub(super) fn overview(call: &mut Call<'_>) -> Answer {
         "disable_stats": false,
         "enable_queue_totals": false,
         "message_stats": if overview.stats.is_empty() {
-            Object::new()
+            json!({})
         } else {
-            json::message_stats(&overview.stats)
+            json!(Stats(&overview.stats))
         },
-        "churn_rates": json::churn(&overview.churn),
-        "queue_totals": totals,
+        "churn_rates": ChurnRates(&overview.churn),
+        "queue_totals": json::queue_totals(
+            overview.messages_ready,
+            overview.messages_unacknowledged,
+        ),
         "object_totals": {
             "channels": overview.channels,
             "connections": overview.connections,
@@ -307,7 +304,7 @@ pub(super) fn queue(call: &mut Call<'_>) -> Answer {
     let fields = listing::queue_fields(call.head);
     let mut found = Object::new();
     let exists = call.admin.queue(vhost, name.as_bytes(), &mut |row| {
-        found = json::queue(&row, &node, fields);
+        found = json::object(&[], |to| json::queue(to, &row, &node, fields));
     });
     if !exists {
         return Err(Reply::not_found());
@@ -331,7 +328,8 @@ pub(super) fn queue(call: &mut Call<'_>) -> Answer {
                     && row.queue == name.as_bytes()
                     && consumers.len() < CONSUMER_DETAILS_MAX
                 {
-                    consumers.push(Value::Object(json::consumer(&row, &node)));
+                    let consumer = json::object(&[], |to| json::consumer(to, &row, &node));
+                    consumers.push(Value::Object(consumer));
                 }
             });
     }
@@ -370,7 +368,7 @@ pub(super) fn exchange(call: &mut Call<'_>) -> Answer {
     call.vhost(vhost)?;
     let mut found = None;
     call.admin.exchange(vhost, exchange_name(name), &mut |row| {
-        found = Some(json::exchange(&row));
+        found = Some(json::object(&[], |to| json::exchange(to, &row)));
     });
     let Some(mut found) = found else {
         return Err(Reply::not_found());
@@ -526,8 +524,8 @@ fn named<'a>(call: &'a Call<'_>, name: &str) -> Result<&'a User, Reply> {
 
 pub(super) fn user(call: &mut Call<'_>) -> Answer {
     let [name] = call.parts();
-    let user = json::user(named(call, name)?);
-    ok(user)
+    let user = named(call, name)?;
+    ok(json::object(&[], |to| json::user(to, user)))
 }
 
 pub(super) fn user_permissions(call: &mut Call<'_>) -> Answer {
@@ -555,7 +553,9 @@ pub(super) fn permission(call: &mut Call<'_>) -> Answer {
     let [vhost, name] = call.parts();
     let user = named(call, name)?;
     let permission = user.permission(vhost).ok_or_else(Reply::not_found)?;
-    ok(json::permission(user, vhost, permission))
+    ok(json::object(&[], |to| {
+        json::permission(to, user, vhost, permission);
+    }))
 }
 
 pub(super) fn vhosts(call: &mut Call<'_>) -> Answer {
