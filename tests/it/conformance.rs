@@ -55,10 +55,12 @@ transcripts! {
     basic_fanout_copies
     basic_field_table
     basic_get
+    basic_headers_wide
     basic_large_message
     basic_mandatory
     basic_message_size
     basic_message_size_max
+    basic_names_max
     basic_order
     basic_properties
     basic_properties_malformed

@@ -357,7 +357,9 @@ impl Peer {
         let mut reader = Reader(&self.input);
         let (kind, channel) = (reader.number(1)? as u8, reader.number(2)? as u16);
         let octets = reader.number(4)? as usize;
-        if octets + 8 > self.frame_max || ![METHOD, HEADER, BODY, HEARTBEAT].contains(&kind) {
+        // Properties cannot be cut: a header frame has the size that its publisher gave it.
+        let is_too_large = octets + 8 > self.frame_max && kind != HEADER;
+        if is_too_large || ![METHOD, HEADER, BODY, HEARTBEAT].contains(&kind) {
             let start = &self.input[..self.input.len().min(16)];
             return Err(format!("not a frame we agreed on: {start:02x?}"));
         }

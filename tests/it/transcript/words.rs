@@ -421,11 +421,10 @@ impl<'a> Cursor<'a> {
     fn regex(&mut self) -> Result<Regex, String> {
         // A regular expression keeps its backslashes.
         self.skip_space();
-        let inner = self
-            .rest
-            .strip_prefix('\'')
-            .ok_or("a regex stands between single quotes")?;
-        let end = inner.find('\'').ok_or("a regex without an end")?;
+        let quote = self.rest.chars().next().filter(|c| "'\"".contains(*c));
+        let quote = quote.ok_or("a regex stands between quotes")?;
+        let inner = &self.rest[1..];
+        let end = inner.find(quote).ok_or("a regex without an end")?;
         self.rest = &inner[end + 1..];
         Regex::new(&format!("(?s)^(?:{})$", &inner[..end])).map_err(|e| e.to_string())
     }
