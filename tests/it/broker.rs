@@ -182,6 +182,35 @@ impl Broker {
         Ok(())
     }
 
+    /// Tells the process to stop, as an operator does.
+    pub(crate) fn stop(&self) -> Result<(), String> {
+        let slot = self.process.borrow();
+        let process = slot.as_ref().ok_or("a shared broker is not ours to stop")?;
+        let id = process.child.id().to_string();
+        let status = Command::new("kill").args(["-TERM", &id]).status();
+        match status {
+            Ok(status) if status.success() => Ok(()),
+            other => Err(format!("kill -TERM {id}: {other:?}")),
+        }
+    }
+
+    /// Waits until the process has ended, with exit code 0.
+    pub(crate) fn has_exited(&self, patience: Duration) -> Result<(), String> {
+        let mut slot = self.process.borrow_mut();
+        let process = slot
+            .as_mut()
+            .ok_or("a shared broker is not ours to wait for")?;
+        let deadline = now() + patience;
+        loop {
+            match process.child.try_wait().map_err(|e| e.to_string())? {
+                Some(status) if status.success() => return Ok(()),
+                Some(status) => return Err(format!("it ended with {status}")),
+                None if now() > deadline => return Err("it did not end".into()),
+                None => thread::sleep(Duration::from_millis(5)),
+            }
+        }
+    }
+
     /// Runs a control command against it.
     pub(crate) fn control(&self, words: &[String]) -> Result<(), String> {
         let mut command = match (&*self.process.borrow(), env::var("LEVERET_TEST_CTL")) {

@@ -88,6 +88,7 @@ transcripts! {
     connection_channel_numbers
     connection_close
     connection_drop
+    connection_forced
     connection_handshake
     connection_handshake_timeout
     connection_heartbeat

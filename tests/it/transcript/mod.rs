@@ -22,6 +22,7 @@
 //! quiet 1            nothing has come on the connection but the answer to a question on channel 1
 //! reopen 1           the broker has closed channel 1: answers that and opens it again
 //! ctl add_user u p   the control command; its output is not looked at
+//! stop               the broker is told to stop (SIGTERM) · exited: it has, with exit code 0
 //! crash              the broker is killed and started again on its data directory
 //! repeat i=1..9 … end                             $i is the counter, '${i}' within text
 //! ```
@@ -67,6 +68,8 @@ enum Step {
     Reopen(u16),
     Control(Vec<String>),
     Crash,
+    Stop,
+    Exited,
     Repeat {
         counter: String,
         first: u64,
@@ -178,6 +181,8 @@ fn parse_line(number: usize, text: &str) -> Result<Line, String> {
         ("U", true) => Step::Unordered(parse_expecting(&mut cursor)?),
         ("tcp", false) => Step::Tcp,
         ("crash", false) => Step::Crash,
+        ("stop", false) => Step::Stop,
+        ("exited", false) => Step::Exited,
         ("reopen", false) => Step::Reopen(cursor.number()? as u16),
         ("quiet", false) => Step::Quiet(cursor.number()? as u16),
         ("ctl", false) => {

@@ -122,6 +122,11 @@ impl Player<'_> {
                 self.flush_others("");
                 self.broker.crash()?;
             }
+            Step::Stop => {
+                self.flush_others("");
+                self.broker.stop()?;
+            }
+            Step::Exited => self.broker.has_exited(PATIENCE)?,
             Step::Reopen(channel) => {
                 self.flush_others("");
                 let peer = self.peer(to)?;
