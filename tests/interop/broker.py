@@ -1,6 +1,6 @@
 """Starts, kills and restarts the broker under test.
 
-    BROKER=leveret     the binary of this repository (LEVERET_BIN, or target/release/leveret); the default
+    BROKER=leveret     the binary of this repository (LEVERET_BIN, or target/interop/leveret); the default
     BROKER=rabbitmq    Debian's RabbitMQ, by scripts/rabbitmq-start.sh
     BROKER=HOST:PORT   one that runs already; tests that kill their broker are left out
 """
@@ -78,7 +78,7 @@ class Broker:
         return self
 
     def _start_leveret(self):
-        binary = os.environ.get("LEVERET_BIN", ROOT / "target/release/leveret")
+        binary = os.environ.get("LEVERET_BIN", ROOT / "target/interop/leveret")
         command = [
             binary,
             "--data-dir", self.directory / "data",

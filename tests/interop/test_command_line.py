@@ -20,7 +20,7 @@ from conftest import bodies, parameters
 
 pytestmark = pytest.mark.leveret_only("about leveret's own binary")
 
-BINARY = pathlib.Path(os.environ.get("LEVERET_BIN", brokers.ROOT / "target/release/leveret"))
+BINARY = pathlib.Path(os.environ.get("LEVERET_BIN", brokers.ROOT / "target/interop/leveret"))
 
 
 def run(*words, timeout_s=20, **more):
