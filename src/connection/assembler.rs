@@ -6,7 +6,7 @@
 //!
 //! A message whose frames lie in one piece never comes here: it is published from where it lies.
 
-use crate::message::{Body, Message};
+use crate::message::{Body, LargeBody, Message};
 use crate::wire::WireError;
 use crate::wire::content::{ContentHeader, Properties};
 
@@ -40,8 +40,20 @@ pub(super) struct PartialMessage {
     pub(super) body_size: u64,
     /// Octets of the body that have come.
     pub(super) received: u64,
-    /// What has come; it grows with what comes and not with what was declared.
-    pub(super) body: Vec<u8>,
+    pub(super) body: PartialBody,
+}
+
+/// Where a body is collected.
+#[derive(Debug)]
+pub(super) enum PartialBody {
+    /// In memory, which grows with what comes and not with what was declared.
+    Octets(Vec<u8>),
+    /// With the storage.
+    Large {
+        body: LargeBody,
+        /// The storage does not keep up.
+        is_behind: bool,
+    },
 }
 
 impl PartialMessage {
@@ -53,7 +65,10 @@ impl PartialMessage {
     /// The whole message.
     pub(super) fn message(&self) -> Message<'_> {
         debug_assert_eq!(self.remaining(), 0);
-        let body = Body::Octets(&self.body);
+        let body = match &self.body {
+            PartialBody::Octets(octets) => Body::Octets(octets),
+            PartialBody::Large { body, .. } => Body::Large(*body),
+        };
         Message {
             names: &self.head.names,
             properties: &self.properties,

@@ -2,6 +2,7 @@
 
 use crate::broker::{Batch, ChannelKey, Command, Exception, Outcome, SessionKey};
 use crate::clock::Now;
+use crate::message::LargeBody;
 
 /// Why a log-in came to nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,4 +99,13 @@ pub trait Host {
     fn apply(&mut self, channel: ChannelKey, command: &Command<'_>) -> Result<Outcome, Exception>;
     /// Whether everything up to `batch` is on stable storage.
     fn is_flushed(&self, batch: Batch) -> bool;
+    /// The body of a message begins that is too large for a record.
+    ///
+    /// * `is_durable`: the message may go to the log.
+    fn large_begin(&mut self, octets: u64, is_durable: bool) -> LargeBody;
+    /// Takes more octets of a large body, or none, to ask; says whether the storage keeps up. If
+    /// it does not, the next octets are to wait.
+    fn large_append(&mut self, body: LargeBody, octets: &[u8]) -> bool;
+    /// Lets go of a large body, unless a queue has got it.
+    fn large_release(&mut self, body: LargeBody);
 }

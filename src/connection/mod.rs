@@ -17,7 +17,9 @@ mod handshake;
 mod heartbeat;
 pub mod host;
 
-use self::assembler::{Assembly, PartialMessage, PropertyCheck, PublishHead, check_class};
+use self::assembler::{
+    Assembly, PartialBody, PartialMessage, PropertyCheck, PublishHead, check_class,
+};
 use self::channel::{ChannelSlot, ChannelState, encode_answer, encode_close};
 use self::heartbeat::{Heartbeat, Look};
 pub use self::host::{Client, Host, LogInError, Offer};
@@ -516,6 +518,14 @@ impl Connection {
             self.channel_fault(number, Fault::Exception(exception, ids), host)?;
             return Ok(Step::Done);
         }
+        let body = if body_size > Body::INLINE_OCTETS_MAX {
+            PartialBody::Large {
+                body: host.large_begin(body_size, summary.persistent),
+                is_behind: false,
+            }
+        } else {
+            PartialBody::Octets(Vec::new())
+        };
         let assembly = &mut self.channels[at].1.assembly;
         let Assembly::Header(head) = std::mem::take(assembly) else {
             unreachable!("checked above")
@@ -526,7 +536,7 @@ impl Connection {
             summary,
             body_size,
             received: 0,
-            body: Vec::new(),
+            body,
         }));
         if body_size == 0 {
             self.publish_assembled(at, number, key, host)?;
@@ -543,12 +553,19 @@ impl Connection {
         let Some((at, key)) = self.content_channel(number, FrameKind::Body, payload)? else {
             return Ok(Step::Done);
         };
-        self.append_to_body(at, payload)?;
+        if let Step::Pause(pause) = self.append_to_body(at, payload, host)? {
+            return Ok(Step::Pause(pause));
+        }
         self.publish_if_whole(at, number, key, host)
     }
 
     /// Adds octets to the message that the channel is in the middle of.
-    fn append_to_body(&mut self, at: usize, octets: &[u8]) -> Result<(), Fault> {
+    fn append_to_body<H: Host>(
+        &mut self,
+        at: usize,
+        octets: &[u8],
+        host: &mut H,
+    ) -> Result<Step, Fault> {
         let Assembly::Body(partial) = &mut self.channels[at].1.assembly else {
             return Err(self.out_of_place(at));
         };
@@ -557,9 +574,17 @@ impl Connection {
             let ids = (basic::Publish::CLASS_ID, basic::Publish::METHOD_ID);
             return Err(Fault::Exception(Exception::frame_error(text), ids));
         }
-        partial.body.extend_from_slice(octets);
+        match &mut partial.body {
+            PartialBody::Octets(body) => body.extend_from_slice(octets),
+            PartialBody::Large { body, is_behind } => {
+                if *is_behind && !host.large_append(*body, &[]) {
+                    return Ok(Step::Pause(Pause::Storage));
+                }
+                *is_behind = !host.large_append(*body, octets);
+            }
+        }
         partial.received += octets.len() as u64;
-        Ok(())
+        Ok(Step::Done)
     }
 
     fn publish_if_whole<H: Host>(
@@ -595,7 +620,11 @@ impl Connection {
             persistent: partial.summary.persistent,
             has_checked_property: partial.summary.has_checked,
         };
-        if let Err(exception) = host.apply(key, &Command::Publish(publish)) {
+        let outcome = host.apply(key, &Command::Publish(publish));
+        if let PartialBody::Large { body, .. } = partial.body {
+            host.large_release(body);
+        }
+        if let Err(exception) = outcome {
             let ids = (basic::Publish::CLASS_ID, basic::Publish::METHOD_ID);
             self.channel_fault(number, Fault::Exception(exception, ids), host)?;
         }
@@ -641,7 +670,9 @@ impl Connection {
                 return Ok(Step::Done);
             }
             if let Some((at, _)) = self.content_channel(frame.channel, FrameKind::Body, piece)? {
-                self.append_to_body(at, piece)?;
+                if let Step::Pause(pause) = self.append_to_body(at, piece, host)? {
+                    return Ok(Step::Pause(pause));
+                }
             }
             *consumed += piece.len();
             let remaining = frame.remaining - piece.len() as u32;
@@ -835,7 +866,7 @@ impl Connection {
         let channel = ChannelNumber(number);
         match method {
             Method::ChannelClose(_) => {
-                self.drop_assembly(at);
+                self.drop_assembly(at, host);
                 host.close_channel(key);
                 let slot = &mut self.channels[at].1;
                 let out = slot.answer_out(None, host.out());
@@ -875,8 +906,13 @@ impl Connection {
         }
     }
 
-    fn drop_assembly(&mut self, at: usize) {
-        self.channels[at].1.assembly = Assembly::Idle;
+    fn drop_assembly<H: Host>(&mut self, at: usize, host: &mut H) {
+        let assembly = std::mem::take(&mut self.channels[at].1.assembly);
+        if let Assembly::Body(partial) = assembly
+            && let PartialBody::Large { body, .. } = partial.body
+        {
+            host.large_release(body);
+        }
     }
 
     /// Closes a channel for an exception.
@@ -890,7 +926,7 @@ impl Connection {
         let Some(at) = self.find(number) else { return };
         let text = reply_text(exception.reply_code, &exception.explanation);
         log::error!("channel {number} of user '{}': {text}", self.client.user);
-        self.drop_assembly(at);
+        self.drop_assembly(at, host);
         let slot = &mut self.channels[at].1;
         slot.drop_held();
         if let ChannelState::Open(key) = slot.state {
@@ -959,7 +995,7 @@ impl Connection {
 
     fn end_session<H: Host>(&mut self, host: &mut H) {
         for at in 0..self.channels.len() {
-            self.drop_assembly(at);
+            self.drop_assembly(at, host);
         }
         self.channels = Vec::new();
         self.open_frame = None;

@@ -287,9 +287,12 @@ impl<S: Storage> Engine<S> {
 
     /// Whether the peer's socket may be closed: nothing more comes and everything is written.
     pub fn is_over(&self, id: ConnectionId) -> bool {
-        self.is_there(id)
-            && self.peers[id.slot as usize].connection.is_over()
-            && self.plant.outboxes[id.slot as usize].is_empty()
+        if !self.is_there(id) {
+            return false;
+        }
+        let outbox = &self.plant.outboxes[id.slot as usize];
+        let is_over = self.peers[id.slot as usize].connection.is_over();
+        outbox.is_broken || (is_over && outbox.is_empty())
     }
 
     /// Whether the peer's input is not to be read.
@@ -356,7 +359,7 @@ impl<S: Storage> Engine<S> {
         if !self.is_there(id) {
             return &[];
         }
-        self.plant.outboxes[id.slot as usize].to_write(|_, _, _| false)
+        self.plant.to_write(id.slot)
     }
 
     /// Notes that so many of the octets were written; `is_blocked`: the socket takes no more now.
@@ -379,6 +382,17 @@ impl<S: Storage> Engine<S> {
             if let Some(session) = peer.connection.session() {
                 self.broker.outbox_ready(session.slot);
                 self.is_busy |= self.broker.has_listed();
+            }
+        }
+    }
+
+    /// Writing to the peer goes on in the next turn, so that others get theirs first.
+    pub fn write_on(&mut self, id: ConnectionId) {
+        if self.is_there(id) {
+            let outbox = &mut self.plant.outboxes[id.slot as usize];
+            if !outbox.is_listed {
+                outbox.is_listed = true;
+                self.plant.dirty.push(id.slot);
             }
         }
     }
@@ -421,7 +435,8 @@ impl<S: Storage> Engine<S> {
         while let Some(event) = self.plant.store.next_event() {
             match event {
                 Event::Flushed(batch) => self.flushed(now, Batch(batch.0)),
-                Event::Warm { .. } | Event::PageLoaded(_) | Event::LargeReady { .. } => {
+                Event::LargeReady { .. } => self.plant.large_ready(),
+                Event::Warm { .. } | Event::PageLoaded(_) => {
                     self.broker.storage_ready();
                     self.is_busy |= self.broker.has_listed();
                 }
@@ -562,7 +577,8 @@ impl<S: Storage> Engine<S> {
     /// When the next turn is due at the latest; `None` when nothing is planned. Due at once while
     /// there is work left.
     pub fn next_deadline(&self, now: Now) -> Option<Deadline> {
-        if self.is_busy || !self.resumed.is_empty() {
+        let is_writing = !self.plant.dirty.is_empty() || self.plant.store.has_jobs();
+        if self.is_busy || !self.resumed.is_empty() || is_writing {
             return Some(Deadline(now.monotonic_us));
         }
         let timer = self.timers.peek().map(|&Reverse((deadline, _))| deadline);

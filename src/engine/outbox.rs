@@ -10,6 +10,7 @@
 use std::collections::VecDeque;
 
 use crate::message::LargeBody;
+use crate::storage::LargeRead;
 use crate::wire::ChannelNumber;
 use crate::wire::encode::{body_frames, payload_max};
 
@@ -51,6 +52,8 @@ pub struct Outbox<H> {
     pub is_listed: bool,
     /// The socket took less than it was given: writing goes on when it is writable again.
     pub is_blocked: bool,
+    /// A content was begun that cannot be finished: the peer is to be given up.
+    pub is_broken: bool,
     /// Octets written to the peer in all.
     pub octets_out: u64,
 }
@@ -65,6 +68,7 @@ impl<H> Default for Outbox<H> {
             frame_max: 0,
             is_listed: false,
             is_blocked: false,
+            is_broken: false,
             octets_out: 0,
         }
     }
@@ -119,11 +123,11 @@ impl<H> Outbox<H> {
         self.later.push_back(Part::Large(part));
     }
 
-    /// The octets to write next. `read` appends a stretch of a large body to a buffer, or gives
-    /// nothing when it has to be read from the disk first.
+    /// The octets to write next. `read` appends a stretch of a large body to a buffer, or says
+    /// that the storage has to read it first.
     pub fn to_write(
         &mut self,
-        mut read: impl FnMut(&LargePart<H>, u64, &mut Vec<u8>) -> bool,
+        mut read: impl FnMut(&LargePart<H>, u64, &mut Vec<u8>) -> LargeRead,
     ) -> &[u8] {
         while self.written == self.current.len()
             && let Some(part) = self.later.front_mut()
@@ -144,8 +148,14 @@ impl<H> Outbox<H> {
                         .saturating_mul(frame)
                         .min(left);
                     let mut body = Vec::new();
-                    if !read(large, stretch, &mut body) {
-                        break;
+                    match read(large, stretch, &mut body) {
+                        LargeRead::Here => {}
+                        LargeRead::Cold => break,
+                        LargeRead::Lost => {
+                            // The rest of the content cannot be told from what follows it.
+                            self.is_broken = true;
+                            break;
+                        }
                     }
                     body_frames(
                         &mut self.current,

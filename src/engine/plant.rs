@@ -2,19 +2,16 @@
 
 use slab::Slab;
 
-use super::outbox::Outbox;
+use super::outbox::{LargePart, Outbox};
 use crate::broker::ready::PageId;
 use crate::broker::record::QueueId;
 use crate::broker::sink::{Delivery, Fetch, GetOk, Stored};
 use crate::broker::{Batch, OutboxKey, Sink};
 use crate::clock::Now;
-use crate::message::{Body, Entry, Message, MessageRef};
-use crate::storage::{self, Read, Storage, Store};
+use crate::message::{Body, Entry, LargeBody, Message, MessageRef};
+use crate::storage::{self, LargeHandle, Read, Storage, Store};
 use crate::wire::method::basic;
 use crate::wire::{ChannelNumber, DeliveryTag, MethodFields, ReplyCode, ShortString, encode};
-
-/// What a large body is read from; none is kept open for long.
-pub(super) type LargeHandle = ();
 
 /// The log and the outboxes of all peers. An outbox has its connection's slot.
 #[derive(Debug)]
@@ -22,7 +19,7 @@ pub struct Plant<S: Storage> {
     /// The log.
     pub store: Store<S>,
     /// The outboxes by slot.
-    pub(super) outboxes: Slab<Outbox<LargeHandle>>,
+    pub(super) outboxes: Slab<Outbox<LargeHandle<S>>>,
     /// Slots of outboxes with something to write.
     pub dirty: Vec<u32>,
     /// Buffers that ran empty.
@@ -53,9 +50,12 @@ impl<S: Storage> Plant<S> {
         open(&mut self.outboxes, &mut self.dirty, &mut self.spare, outbox).0
     }
 
+    /// Sends a stored message: `encode` appends all but a large body, which follows by name.
+    #[inline]
     fn fetch(
         &mut self,
         outbox: OutboxKey,
+        channel: u16,
         at: MessageRef,
         encode: impl FnOnce(&mut Vec<u8>, u32, &Message<'_>),
     ) -> Fetch {
@@ -65,14 +65,56 @@ impl<S: Storage> Plant<S> {
             Read::Lost => return Fetch::Lost,
         };
         let (out, frame_max) = open(&mut self.outboxes, &mut self.dirty, &mut self.spare, outbox);
+        let begin = out.len();
         encode(out, frame_max, &message);
+        if let Body::Large(body) = message.body {
+            return self.follow(outbox, channel, body, begin);
+        }
         Fetch::Done
+    }
+
+    /// Puts a large body in line behind its content header, which was appended to the outbox from
+    /// `begin` on.
+    #[cold]
+    fn follow(&mut self, outbox: OutboxKey, channel: u16, body: LargeBody, begin: usize) -> Fetch {
+        let handle = self.store.large_handle(body);
+        let outbox = &mut self.outboxes[outbox as usize];
+        let Some(handle) = handle else {
+            outbox.append_to(&mut self.spare).truncate(begin);
+            return Fetch::Lost;
+        };
+        outbox.append_large(LargePart {
+            handle,
+            body,
+            channel,
+            sent: 0,
+        });
+        Fetch::Done
+    }
+
+    /// The octets to write next to a peer.
+    pub fn to_write(&mut self, outbox: OutboxKey) -> &[u8] {
+        let Plant {
+            store, outboxes, ..
+        } = self;
+        outboxes[outbox as usize]
+            .to_write(|part, octets, into| store.read_large(&part.handle, part.sent, octets, into))
+    }
+
+    /// The storage has read a stretch of a large body: whoever waits for one tries again.
+    pub fn large_ready(&mut self) {
+        for (key, outbox) in &mut self.outboxes {
+            if outbox.has_large() && !outbox.is_listed && !outbox.is_blocked {
+                outbox.is_listed = true;
+                self.dirty.push(key as u32);
+            }
+        }
     }
 }
 
 #[inline]
-fn open<'a>(
-    outboxes: &'a mut Slab<Outbox<LargeHandle>>,
+fn open<'a, S: Storage>(
+    outboxes: &'a mut Slab<Outbox<LargeHandle<S>>>,
     dirty: &mut Vec<u32>,
     spare: &mut Vec<Vec<u8>>,
     key: OutboxKey,
@@ -93,8 +135,9 @@ fn encode_delivery(
     delivery: &Delivery<'_>,
     message: &Message<'_>,
 ) {
-    let Body::Octets(body) = message.body else {
-        return;
+    let body = match message.body {
+        Body::Octets(octets) => octets,
+        Body::Large(_) => &[],
     };
     let encoded = encode::Delivery {
         prefix: delivery.prefix,
@@ -104,7 +147,31 @@ fn encode_delivery(
         properties: message.properties,
         body,
     };
-    encode::deliver(out, ChannelNumber(delivery.channel), &encoded, frame_max);
+    let channel = ChannelNumber(delivery.channel);
+    match message.body {
+        Body::Octets(_) => encode::deliver(out, channel, &encoded, frame_max),
+        Body::Large(large) => encode::deliver_head(out, channel, &encoded, large.octets),
+    }
+}
+
+/// Appends a method with its content; of a large body only the header.
+fn encode_content(
+    out: &mut Vec<u8>,
+    frame_max: u32,
+    channel: u16,
+    method: &impl MethodFields,
+    message: &Message<'_>,
+) {
+    let channel = ChannelNumber(channel);
+    match message.body {
+        Body::Octets(body) => {
+            encode::content(out, channel, method, message.properties, body, frame_max);
+        }
+        Body::Large(large) => {
+            encode::method_frame(out, channel, method);
+            encode::content_header_frame(out, channel, large.octets, message.properties);
+        }
+    }
 }
 
 fn short(octets: &[u8]) -> ShortString<'_> {
@@ -130,13 +197,13 @@ impl<S: Storage> Sink for Plant<S> {
         delivery: &Delivery<'_>,
         at: MessageRef,
     ) -> Fetch {
-        self.fetch(outbox, at, |out, frame_max, message| {
+        self.fetch(outbox, delivery.channel, at, |out, frame_max, message| {
             encode_delivery(out, frame_max, delivery, message);
         })
     }
 
     fn get_ok(&mut self, outbox: OutboxKey, get_ok: &GetOk, at: MessageRef) -> Fetch {
-        self.fetch(outbox, at, |out, frame_max, message| {
+        self.fetch(outbox, get_ok.channel, at, |out, frame_max, message| {
             let method = basic::GetOk {
                 delivery_tag: DeliveryTag(get_ok.delivery_tag),
                 redelivered: get_ok.redelivered,
@@ -144,10 +211,7 @@ impl<S: Storage> Sink for Plant<S> {
                 routing_key: short(message.routing_key()),
                 message_count: get_ok.message_count,
             };
-            if let Body::Octets(body) = message.body {
-                let channel = ChannelNumber(get_ok.channel);
-                encode::content(out, channel, &method, message.properties, body, frame_max);
-            }
+            encode_content(out, frame_max, get_ok.channel, &method, message);
         })
     }
 
@@ -163,9 +227,10 @@ impl<S: Storage> Sink for Plant<S> {
             exchange: short(message.exchange()),
             routing_key: short(message.routing_key()),
         };
-        if let Body::Octets(body) = message.body {
-            let channel = ChannelNumber(channel);
-            encode::content(out, channel, &method, message.properties, body, frame_max);
+        let begin = out.len();
+        encode_content(out, frame_max, channel, &method, message);
+        if let Body::Large(body) = message.body {
+            self.follow(outbox, channel, body, begin);
         }
     }
 

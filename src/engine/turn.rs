@@ -10,6 +10,7 @@ use crate::broker::{
 };
 use crate::clock::Now;
 use crate::connection::{Client, Host, LogInError, Offer};
+use crate::message::LargeBody;
 use crate::storage::Storage;
 
 /// One connection's host during one call.
@@ -124,5 +125,17 @@ impl<S: Storage> Host for Turn<'_, S> {
 
     fn is_flushed(&self, batch: Batch) -> bool {
         self.plant.is_flushed(batch)
+    }
+
+    fn large_begin(&mut self, octets: u64, is_durable: bool) -> LargeBody {
+        self.plant.store.large_begin(octets, is_durable)
+    }
+
+    fn large_append(&mut self, body: LargeBody, octets: &[u8]) -> bool {
+        self.plant.store.large_append(body, octets)
+    }
+
+    fn large_release(&mut self, body: LargeBody) {
+        self.plant.store.large_abandon(body);
     }
 }

@@ -52,6 +52,9 @@ const ACCEPT_REST_MS: u64 = 100;
 /// Connections accepted in one turn.
 const ACCEPTS_PER_TURN: usize = 64;
 
+/// Octets written to one peer in one turn, beyond which a large body waits for the next.
+const WRITE_OCTETS_PER_TURN: usize = 1 << 20;
+
 /// How often the memory in use is looked at, in milliseconds.
 const MEMORY_LOOK_MS: u64 = 1_000;
 
@@ -427,12 +430,18 @@ impl<S: Storage> Reactor<S> {
             let Some(peer) = self.peers.get_mut(slot as usize) else {
                 continue;
             };
+            let mut budget = WRITE_OCTETS_PER_TURN;
             loop {
+                if budget == 0 {
+                    self.engine.write_on(id);
+                    break;
+                }
                 let octets = self.engine.octets_for(id);
                 if octets.is_empty() {
                     break;
                 }
                 let wanted = octets.len();
+                budget = budget.saturating_sub(wanted);
                 match peer.stream.write(octets) {
                     Ok(written) => {
                         self.engine.wrote(id, written, written < wanted);

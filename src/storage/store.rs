@@ -614,6 +614,12 @@ impl<S: Storage> Store<S> {
         self.events.pop_front()
     }
 
+    /// Whether a helper is wanted for something that came up since the last [`Store::commit`]: it
+    /// is to be called soon.
+    pub fn has_jobs(&self) -> bool {
+        !self.jobs.is_empty()
+    }
+
     /// When [`Store::commit`] must be called at the latest.
     pub fn next_deadline(&self) -> Option<Deadline> {
         if self.failed.is_some() {
