@@ -28,6 +28,8 @@ pub(crate) struct Broker {
     address: Cell<SocketAddr>,
     process: RefCell<Option<Process>>,
     _shared: Option<MutexGuard<'static, ()>>,
+    /// Whether clients send octet by octet, as `LEVERET_TEST_TRICKLE=1` asks them to.
+    trickles: Cell<bool>,
     /// What `[…]` in a script may ask for: `3` or `4`, `rabbitmq` or `leveret`.
     names: Vec<&'static str>,
 }
@@ -126,6 +128,7 @@ impl Broker {
             address,
             process,
             _shared: shared,
+            trickles: Cell::new(env::var_os("LEVERET_TEST_TRICKLE").is_some()),
             names: Vec::new(),
         };
         broker.names = broker.ask_names()?;
@@ -162,11 +165,15 @@ impl Broker {
         self.process.borrow().is_none()
     }
 
-    /// A new connection that has said nothing yet. `LEVERET_TEST_TRICKLE=1` sends octet by octet.
+    /// A new connection that has said nothing yet.
     pub(crate) fn peer(&self) -> Result<Peer, String> {
-        let trickle = env::var_os("LEVERET_TEST_TRICKLE").is_some();
         let address = self.address();
-        Peer::connect(address, trickle).map_err(|e| format!("{address}: {e}"))
+        Peer::connect(address, self.trickles.get()).map_err(|e| format!("{address}: {e}"))
+    }
+
+    /// From now on its clients send every octet in a segment of its own.
+    pub(crate) fn trickle(&self) {
+        self.trickles.set(true);
     }
 
     /// Kills the process and starts another on the same data directory.

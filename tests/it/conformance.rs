@@ -151,11 +151,45 @@ transcripts! {
 }
 
 fn play(name: &str) {
+    if let Err(why) = Broker::get().and_then(|broker| play_against(name, &broker)) {
+        panic!("\n{why}");
+    }
+}
+
+fn play_against(name: &str, broker: &Broker) -> Result<(), String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance");
     let text = fs::read_to_string(path.join(format!("{name}.txt"))).expect("a transcript");
-    let outcome =
-        Transcript::parse(name, &text).and_then(|transcript| run(&transcript, &Broker::get()?));
-    if let Err(why) = outcome {
-        panic!("\n{why}");
+    Transcript::parse(name, &text).and_then(|transcript| run(&transcript, broker))
+}
+
+/// How octets are cut into segments is no matter.
+#[test]
+fn octet_by_octet() {
+    for name in [
+        "basic_body_frames",
+        "basic_field_table",
+        "basic_mandatory",
+        "basic_properties",
+        "basic_reject",
+        "channel_exception",
+        "channel_pipelining",
+        "confirm",
+        "connection_handshake",
+        "connection_out_of_order_opening",
+        "exchange_bind",
+        "frame_content_order",
+        "frame_content_pieces",
+        "frame_method_arguments",
+        "frame_type",
+        "queue_equivalence",
+        "tx",
+    ] {
+        let outcome = Broker::get().and_then(|broker| {
+            broker.trickle();
+            play_against(name, &broker)
+        });
+        if let Err(why) = outcome {
+            panic!("\noctet by octet: {why}");
+        }
     }
 }
