@@ -445,4 +445,14 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn the_operators_page_tells_every_route() {
+        let page = include_str!("../../docs/operations.md");
+        for route in ROUTES {
+            let slash = if route.path.is_empty() { "" } else { "/" };
+            let row = format!("| `/api{slash}{}` |", route.path);
+            assert!(page.contains(&row), "docs/operations.md lacks {row}");
+        }
+    }
 }

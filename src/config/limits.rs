@@ -182,4 +182,13 @@ mod tests {
         }
         assert_eq!(count, Limits::KEYS.len());
     }
+
+    #[test]
+    fn the_operators_page_tells_every_bound() {
+        let page = include_str!("../../docs/operations.md");
+        for key in Limits::KEYS {
+            let row = format!("| `leveret.{}` |{} |", key.name, key.about);
+            assert!(page.contains(&row), "docs/operations.md lacks {row}");
+        }
+    }
 }
