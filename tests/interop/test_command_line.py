@@ -131,6 +131,17 @@ def test_two_listeners(tmp_path):
         broker.remove()
 
 
+def test_ipv6():
+    broker = brokers.Broker("--listen", "[::1]:0").start()
+    try:
+        port = int(re.search(r"started TCP listener on \[::1\]:(\d+)", broker.log.read_text())[1])
+        connection = pika.BlockingConnection(pika.ConnectionParameters("::1", port))
+        connection.channel().queue_declare("", exclusive=True)
+        connection.close()
+    finally:
+        broker.remove()
+
+
 def test_ping_and_status(ctl):
     assert "Ping succeeded" in ctl("ping")
     status = ctl("status")
