@@ -13,6 +13,8 @@ use crate::message::{Message, MessageRef};
 
 /// Octets of a block; a larger record gets a block of its own size.
 pub(super) const BLOCK_OCTETS: usize = 256 << 10;
+/// Octets of blocks on their way to a file beyond which publishers pause.
+const SPILLING_OCTETS_MAX: usize = 4 << 20;
 /// Buffers kept for reuse.
 const POOL_MAX: usize = 4;
 
@@ -90,6 +92,8 @@ pub(super) struct Arena<S: Storage> {
     pool: Vec<Vec<u8>>,
     /// Octets of full blocks in memory.
     sealed_octets: usize,
+    /// Octets of full blocks that the keeper is writing.
+    spilling_octets: usize,
     watermark_octets: usize,
     files: Vec<Option<OpenFile<S>>>,
     file_octets: u64,
@@ -106,6 +110,7 @@ impl<S: Storage> Arena<S> {
             current: None,
             pool: Vec::new(),
             sealed_octets: 0,
+            spilling_octets: 0,
             watermark_octets,
             files: Vec::new(),
             file_octets: file_octets.max(BLOCK_OCTETS as u64),
@@ -122,6 +127,13 @@ impl<S: Storage> Arena<S> {
     /// Octets of memory that full blocks take.
     pub(super) fn sealed_octets(&self) -> usize {
         self.sealed_octets
+    }
+
+    /// Whether the keeper is so far behind with writing blocks out that nothing more should come:
+    /// what it has in hand is memory, too.
+    #[inline]
+    pub(super) fn is_behind(&self) -> bool {
+        self.spilling_octets > SPILLING_OCTETS_MAX
     }
 
     /// Writes a record for `holders` entries. The second value is a block that was filled up by
@@ -219,6 +231,7 @@ impl<S: Storage> Arena<S> {
         };
         let octets = std::mem::take(octets);
         self.sealed_octets -= octets.len();
+        self.spilling_octets += octets.len();
         let slot = self.take_slot(octets.len() as u64);
         let octets = Arc::new(octets);
         self.blocks[index as usize].state = State::Spilling(Arc::clone(&octets), slot.clone());
@@ -289,6 +302,7 @@ impl<S: Storage> Arena<S> {
             debug_assert!(false, "answers come for blocks that were handed out");
             return;
         };
+        self.spilling_octets -= octets.len();
         if written && block.live > 0 {
             let length = octets.len() as u64;
             block.state = State::Spilled(slot, now_s + super::segment::WARM_S, length);

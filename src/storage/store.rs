@@ -584,9 +584,11 @@ impl<S: Storage> Store<S> {
         Batch(self.flushed_batch)
     }
 
-    /// Whether publishers should pause: the tail is full.
+    /// Whether publishers should pause: the tail is full, or the keeper is behind with what does
+    /// not go to the log.
+    #[inline]
     pub fn tail_full(&self) -> bool {
-        self.tail.unflushed_octets() >= self.config.tail_octets_max
+        self.tail.unflushed_octets() >= self.config.tail_octets_max || self.arena.is_behind()
     }
 
     /// Whether the disk alarm is on.
