@@ -99,7 +99,6 @@ pub(super) struct Arena<S: Storage> {
     file_octets: u64,
     /// Full blocks in memory that a failed write left there.
     unspilled: Vec<u32>,
-    live: u64,
 }
 
 impl<S: Storage> Arena<S> {
@@ -115,13 +114,7 @@ impl<S: Storage> Arena<S> {
             files: Vec::new(),
             file_octets: file_octets.max(BLOCK_OCTETS as u64),
             unspilled: Vec::new(),
-            live: 0,
         }
-    }
-
-    /// Entries that records here are needed for.
-    pub(super) fn live(&self) -> u64 {
-        self.live
     }
 
     /// Octets of memory that full blocks take.
@@ -163,7 +156,6 @@ impl<S: Storage> Arena<S> {
         let kind = codec::encode_message(octets, arrived_ms, message, no_queues, 0);
         let record_octets = codec::finish_unchecked(octets, start, 0, kind, false);
         block.live += holders;
-        self.live += u64::from(holders);
         let at = MessageRef {
             segment: index | MessageRef::TRANSIENT,
             place: (start / codec::ALIGNMENT) as u32,
@@ -194,15 +186,12 @@ impl<S: Storage> Arena<S> {
             state: State::Memory(buffer),
             live: 0,
         };
-        self.current = Some(match self.free.pop() {
-            Some(index) => {
-                self.blocks[index as usize] = block;
-                index
-            }
-            None => {
-                self.blocks.push(block);
-                (self.blocks.len() - 1) as u32
-            }
+        self.current = Some(if let Some(index) = self.free.pop() {
+            self.blocks[index as usize] = block;
+            index
+        } else {
+            self.blocks.push(block);
+            (self.blocks.len() - 1) as u32
         });
         spill
     }
@@ -361,7 +350,6 @@ impl<S: Storage> Arena<S> {
         };
         debug_assert!(block.live > 0, "each entry is released once");
         block.live = block.live.saturating_sub(1);
-        self.live = self.live.saturating_sub(1);
         if block.live == 0 {
             if self.current == Some(index) {
                 if let State::Memory(octets) = &mut block.state {

@@ -385,7 +385,7 @@ impl<S: Storage> Store<S> {
                 segment.table = Some(rewritten.table);
                 segment.octets = rewritten.octets;
                 segment.used = rewritten.records_end;
-                segment.rewritten = rewritten.rewritten;
+                segment.rewritten = rewritten.times;
                 segment.warmth = super::segment::Warmth::default();
                 segment.warmth.warm(0, segment.used.max(1), now_s);
                 self.counters.compacted += 1;

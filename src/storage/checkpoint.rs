@@ -16,8 +16,7 @@ use super::ledger::Ledger;
 use super::planted::{Fault, planted};
 use super::ranges::RangeSet;
 use super::record_codec::{
-    self as codec, FORMAT_VERSION, RecordHeader, RecordKind, SEGMENT_START, Seed, SegmentHeader,
-    u32_at, u64_at,
+    self as codec, FORMAT_VERSION, RecordHeader, RecordKind, Seed, SegmentHeader, u32_at, u64_at,
 };
 use crate::broker::record::QueueId;
 
@@ -273,12 +272,10 @@ pub(super) fn write<S: Storage>(storage: &S, octets: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Where the records of a checkpoint begin, for those who look into one.
-pub(super) const RECORDS_START: u64 = SEGMENT_START;
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::record_codec::SEGMENT_START;
 
     fn encoded() -> (Vec<u8>, Head) {
         let head = Head {
@@ -329,7 +326,7 @@ mod tests {
     #[test]
     fn damage_anywhere_is_noticed_and_costs_at_most_a_chunk() {
         let (octets, _) = encoded();
-        for octet in RECORDS_START as usize..octets.len() {
+        for octet in SEGMENT_START as usize..octets.len() {
             let mut flipped = octets.clone();
             flipped[octet] ^= 4;
             match decode(&flipped) {

@@ -54,7 +54,8 @@ pub(super) struct Rewritten<S: Storage> {
     pub(super) map: Arc<S::Map>,
     pub(super) octets: u64,
     pub(super) records_end: u64,
-    pub(super) rewritten: u64,
+    /// How often it was rewritten by now.
+    pub(super) times: u64,
     /// Live records whose header is damaged; they are gone.
     pub(super) lost: u64,
 }
@@ -297,7 +298,7 @@ pub(super) fn compact<S: Storage>(
         map: Arc::new(storage.map(&new, &name)?),
         octets,
         records_end: next,
-        rewritten: header.rewritten,
+        times: header.rewritten,
         lost,
     }))
 }

@@ -125,7 +125,7 @@ impl Inode {
                 octets[start..end].copy_from_slice(&before[..end - start]);
             }
         }
-        if octets.len() > self.synced_octets && mix(state) % 2 == 0 {
+        if octets.len() > self.synced_octets && mix(state).is_multiple_of(2) {
             let span = octets.len() - self.synced_octets;
             octets.truncate(self.synced_octets + mix(state) as usize % (span + 1));
         }

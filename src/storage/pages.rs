@@ -76,7 +76,7 @@ pub(super) enum Arrived {
 /// All parked pages.
 #[derive(Debug)]
 pub(super) struct Pages<S: Storage> {
-    pages: HashMap<u64, State>,
+    parked: HashMap<u64, State>,
     next: u64,
     free_slots: Vec<u32>,
     slots: u32,
@@ -87,7 +87,7 @@ pub(super) struct Pages<S: Storage> {
 impl<S: Storage> Pages<S> {
     pub(super) fn new() -> Self {
         Pages {
-            pages: HashMap::new(),
+            parked: HashMap::new(),
             next: 0,
             free_slots: Vec::new(),
             slots: 0,
@@ -99,7 +99,7 @@ impl<S: Storage> Pages<S> {
     fn insert(&mut self, state: State) -> PageId {
         let page = self.next;
         self.next += 1;
-        self.pages.insert(page, state);
+        self.parked.insert(page, state);
         PageId(page)
     }
 
@@ -132,7 +132,7 @@ impl<S: Storage> Pages<S> {
 
     /// The file took the page, or had no room.
     pub(super) fn written(&mut self, page: u64, crc: u32, written: bool) {
-        if let Some(state) = self.pages.get_mut(&page)
+        if let Some(state) = self.parked.get_mut(&page)
             && let State::Memory {
                 entries,
                 slot,
@@ -159,7 +159,7 @@ impl<S: Storage> Pages<S> {
                 entries,
                 slot,
                 unwritten,
-            }) = self.pages.get_mut(&page)
+            }) = self.parked.get_mut(&page)
             {
                 *unwritten = false;
                 return Some(Job::WritePage {
@@ -185,7 +185,7 @@ impl<S: Storage> Pages<S> {
     }
 
     fn take(&mut self, page: PageId, wish: Then) -> (Option<Vec<Entry>>, Option<Job<S>>) {
-        match self.pages.remove(&page.0) {
+        match self.parked.remove(&page.0) {
             Some(State::Memory { entries, slot, .. }) => {
                 self.free_slots.push(slot);
                 let entries = Arc::try_unwrap(entries).unwrap_or_else(|entries| (*entries).clone());
@@ -198,7 +198,7 @@ impl<S: Storage> Pages<S> {
                     part: None,
                     then: wish,
                 };
-                self.pages.insert(page.0, state);
+                self.parked.insert(page.0, state);
                 let job = Job::ReadPage {
                     page: page.0,
                     slot,
@@ -214,7 +214,7 @@ impl<S: Storage> Pages<S> {
                     part: Some(part),
                     then: wish,
                 };
-                self.pages.insert(page.0, state);
+                self.parked.insert(page.0, state);
                 let job = Job::ReadIndexPart { page: page.0, part };
                 (None, Some(job))
             }
@@ -224,7 +224,7 @@ impl<S: Storage> Pages<S> {
                     part,
                     then: wish,
                 };
-                self.pages.insert(page.0, state);
+                self.parked.insert(page.0, state);
                 (None, None)
             }
             None => (Some(Vec::new()), None),
@@ -233,7 +233,7 @@ impl<S: Storage> Pages<S> {
 
     /// Forgets a page.
     pub(super) fn drop_page(&mut self, page: PageId) {
-        match self.pages.remove(&page.0) {
+        match self.parked.remove(&page.0) {
             Some(State::Memory { slot, .. } | State::Out { slot, .. }) => {
                 self.free_slots.push(slot);
             }
@@ -243,7 +243,7 @@ impl<S: Storage> Pages<S> {
                     part,
                     then: Then::Drop,
                 };
-                self.pages.insert(page.0, state);
+                self.parked.insert(page.0, state);
             }
             Some(State::Loaded(_) | State::Indexed(_)) | None => {}
         }
@@ -251,7 +251,7 @@ impl<S: Storage> Pages<S> {
 
     /// The part of an index that page `page` stands for, while it is being read.
     pub(super) fn part_of(&self, page: u64) -> Option<IndexPart> {
-        match self.pages.get(&page)? {
+        match self.parked.get(&page)? {
             State::Reading { part, .. } => *part,
             _ => None,
         }
@@ -259,13 +259,13 @@ impl<S: Storage> Pages<S> {
 
     /// The keeper has read a page.
     pub(super) fn arrived(&mut self, page: u64, entries: Vec<Entry>) -> Arrived {
-        let Some(State::Reading { slot, then, .. }) = self.pages.remove(&page) else {
+        let Some(State::Reading { slot, then, .. }) = self.parked.remove(&page) else {
             return Arrived::Nothing;
         };
         self.free_slots.extend(slot);
         match then {
             Then::Keep => {
-                self.pages.insert(page, State::Loaded(entries));
+                self.parked.insert(page, State::Loaded(entries));
                 Arrived::Loaded
             }
             Then::Release => Arrived::Release(entries),
@@ -275,6 +275,6 @@ impl<S: Storage> Pages<S> {
 
     /// How many pages are parked.
     pub(super) fn len(&self) -> usize {
-        self.pages.len()
+        self.parked.len()
     }
 }

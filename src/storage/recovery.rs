@@ -25,6 +25,7 @@ use std::sync::Arc;
 
 use super::StorageError;
 use super::checkpoint::{self, Checkpoint, Found};
+use super::compaction;
 use super::definitions::{self, NAME as DEFINITIONS_NAME};
 use super::files::{Map, Storage, read_exact_at, read_up_to_at, write_all_at};
 use super::index::{self, Index};
@@ -140,7 +141,7 @@ struct Opening<'a, S: Storage> {
     recovery: Recovery,
 }
 
-fn unreadable(name: &str) -> impl Fn(io::Error) -> StorageError {
+fn unreadable(name: &str) -> impl Fn(io::Error) -> StorageError + use<'_> {
     move |error| StorageError::new("cannot read", name, &error)
 }
 
@@ -151,6 +152,10 @@ impl<S: Storage> Store<S> {
     ///
     /// # Errors
     /// One line that names the file: it cannot be read, or its format is newer than this program.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "the directory is the store's from here on; the helpers have their clones"
+    )]
     pub fn open(
         storage: S,
         config: StoreConfig,
@@ -347,8 +352,8 @@ impl<S: Storage> Opening<'_, S> {
                 dense: header.rewritten == 0,
             },
         );
-        if let Some(table) = super::compaction::read_table(self.storage, file, header) {
-            super::compaction::to_first_places(&mut summary, &table);
+        if let Some(table) = compaction::read_table(self.storage, file, header) {
+            compaction::to_first_places(&mut summary, &table);
         }
         Ok(Content::Scanned(summary, map))
     }
@@ -593,7 +598,7 @@ impl<S: Storage> Opening<'_, S> {
                 let name = segment_name(number);
                 let file = self.storage.open(&name).map_err(unreadable(&name))?;
                 segment.table =
-                    super::compaction::read_table(self.storage, &file, &found.header).map(Arc::new);
+                    compaction::read_table(self.storage, &file, &found.header).map(Arc::new);
             }
             if let Some(map) = map {
                 segment.warmth.warm(0, segment.used.max(1), store.now_s());
@@ -650,7 +655,7 @@ impl<S: Storage> Opening<'_, S> {
             }
         }
         let mut superfluous = Vec::new();
-        for name in self.names.iter() {
+        for name in &self.names {
             if let Some(file) = number_in_body_name(name) {
                 greatest = greatest.max(file);
                 if !store.larges.knows(file) {
@@ -662,7 +667,7 @@ impl<S: Storage> Opening<'_, S> {
         superfluous.extend(
             self.names
                 .iter()
-                .filter(|name| name.ends_with(".new"))
+                .filter(|name| name.ends_with(compaction::NEW_SUFFIX))
                 .cloned(),
         );
         if !superfluous.is_empty() {

@@ -64,20 +64,19 @@ pub(super) fn scan<'a>(
             (is_message && !check_messages) || seed.payload_crc(payload) == header.payload_crc
         });
         offset += header.record_octets() as usize;
-        match whole {
-            Some(payload) => visit(Item::Record {
+        if let Some(payload) = whole {
+            visit(Item::Record {
                 offset: start,
                 header,
                 payload,
-            }),
-            None => {
-                offset = offset.min(octets.len());
-                visit(Item::Damage {
-                    offset: start,
-                    end: offset as u64,
-                    header: Some(header),
-                });
-            }
+            });
+        } else {
+            offset = offset.min(octets.len());
+            visit(Item::Damage {
+                offset: start,
+                end: offset as u64,
+                header: Some(header),
+            });
         }
     }
     offset as u64
