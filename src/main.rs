@@ -89,6 +89,13 @@ fn run(config: Config) -> Result<(), (u8, String)> {
     for address in reactor.amqp_addresses() {
         log::info!("started TCP listener on {address}");
     }
+    for address in reactor.http_addresses() {
+        let port = address.port();
+        log::info!("Management plugin: HTTP (non-TLS) listener started on port {port}");
+    }
+    if let Some(path) = reactor.control_socket() {
+        log::info!("started control socket {}", path.display());
+    }
     log::info!("Server startup complete; 0 plugins started.");
     match reactor.run() {
         End::Stopped => {

@@ -578,7 +578,8 @@ impl<S: Storage> Engine<S> {
     /// there is work left.
     pub fn next_deadline(&self, now: Now) -> Option<Deadline> {
         let is_writing = !self.plant.dirty.is_empty() || self.plant.store.has_jobs();
-        if self.is_busy || !self.resumed.is_empty() || is_writing {
+        let has_answers = !self.resumed.is_empty() || !self.answered.is_empty();
+        if self.is_busy || has_answers || is_writing {
             return Some(Deadline(now.monotonic_us));
         }
         let timer = self.timers.peek().map(|&Reverse((deadline, _))| deadline);

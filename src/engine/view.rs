@@ -41,14 +41,12 @@ const IDLE_MS: u64 = 10_000;
 /// What the operating system says of the process; the reactor asks it, for the engine does not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Figures {
-    /// Resident octets.
+    /// Octets of memory that are no file's.
     pub memory_octets: u64,
     /// Open file descriptors.
     pub descriptors: u64,
     /// How many may be open.
     pub descriptors_max: u64,
-    /// Free octets of the data directory's file system.
-    pub disk_free_octets: Option<u64>,
     /// Open HTTP connections.
     pub http_connections: u64,
 }
@@ -160,7 +158,7 @@ impl<S: Storage> Admin for Engine<S> {
             memory_octets: facts.figures.memory_octets,
             memory_limit_octets: self.memory_limit_octets.unwrap_or(0),
             memory_alarm: self.is_memory_high,
-            disk_free_octets: facts.figures.disk_free_octets,
+            disk_free_octets: self.plant.store.free_octets(),
             disk_free_limit_octets: facts.disk_free_octets_min,
             disk_alarm: self.is_disk_low,
             descriptors: facts.figures.descriptors,

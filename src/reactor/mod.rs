@@ -8,17 +8,20 @@
 //! 3. **accept**;
 //! 4. **helpers' answers**: before input, since they free room and credit that the input can use;
 //! 5. **receive**, up to a budget a peer: one fast publisher must not keep the others waiting;
-//! 6. **deadlines, deliveries, confirms, commit** ([`Engine::end_turn`]): after all input, so that
+//! 6. **HTTP**, a few calls: what operators change belongs into this turn's commit, too;
+//! 7. **deadlines, deliveries, confirms, commit** ([`Engine::end_turn`]): after all input, so that
 //!    one flush and one confirm cover the whole turn;
-//! 7. **write**, last, so that one system call a peer carries everything the turn produced;
-//! 8. **close** peers that are over: only here are slots freed, so no step above can meet a slot
+//! 8. **write**, last, so that one system call a peer carries everything the turn produced;
+//! 9. **close** peers that are over: only here are slots freed, so no step above can meet a slot
 //!    that has changed hands.
 //!
 //! epoll is edge-triggered: a peer whose budget ran out is kept on a list and read on in the next
 //! turn, a peer that was paused is put on it when it resumes, and accepting after a shortage of
 //! descriptors is tried again by deadline, for no edge will come.
 
+mod http;
 mod memory;
+mod process;
 mod socket;
 
 use std::io::{self, Read as _, Write as _};
@@ -32,16 +35,59 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 use slab::Slab;
 
+use self::http::HttpServer;
 use self::memory::MemoryWatch;
+use crate::admin::ListenerRow;
 use crate::clock::{Clock, Deadline, Now};
 use crate::config::Config;
-use crate::engine::{ConnectionId, Engine};
+use crate::engine::{ConnectionId, Engine, Figures};
 use crate::storage::{HelperThreads, Storage};
 
-const SIGNALS: Token = Token(usize::MAX - 1);
-const HELPERS: Token = Token(usize::MAX - 2);
-/// Tokens from here on, counted down, belong to listeners.
-const LISTENERS: usize = usize::MAX - 16;
+/// What an event is about: the kind in the token's highest bits, an index below.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    /// An AMQP peer, by slot.
+    Peer(usize),
+    /// An AMQP listener.
+    Listener(usize),
+    /// An HTTP peer, by slot.
+    HttpPeer(usize),
+    /// An HTTP listener.
+    HttpListener(usize),
+    /// A helper has answered.
+    Helpers,
+    /// The operating system asks for something.
+    Signals,
+}
+
+impl Source {
+    const KIND_SHIFT: u32 = usize::BITS - 3;
+
+    fn token(self) -> Token {
+        let (kind, index) = match self {
+            Source::Peer(slot) => (0, slot),
+            Source::Listener(index) => (1, index),
+            Source::HttpPeer(slot) => (2, slot),
+            Source::HttpListener(index) => (3, index),
+            Source::Helpers => (4, 0),
+            Source::Signals => (5, 0),
+        };
+        Token(kind << Self::KIND_SHIFT | index)
+    }
+
+    #[inline]
+    fn of(Token(token): Token) -> Self {
+        let index = token & ((1 << Self::KIND_SHIFT) - 1);
+        match token >> Self::KIND_SHIFT {
+            0 => Source::Peer(index),
+            1 => Source::Listener(index),
+            2 => Source::HttpPeer(index),
+            3 => Source::HttpListener(index),
+            4 => Source::Helpers,
+            _ => Source::Signals,
+        }
+    }
+}
 
 /// Octets that one read takes at most: room for what was left over and a full read.
 const READ_OCTETS: usize = 128 << 10;
@@ -60,6 +106,12 @@ const MEMORY_LOOK_MS: u64 = 1_000;
 
 /// How long clients may take to answer the last `connection.close`, in milliseconds.
 const FAREWELL_MS: u64 = 300;
+
+/// How old what the operating system says of the process may be, in milliseconds.
+const FIGURES_MS: u64 = 1000;
+
+/// A refusal for want of room is told this often at most, in milliseconds.
+const REFUSAL_TOLD_MS: u64 = 1000;
 
 /// Why the reactor has ended.
 #[derive(Debug)]
@@ -110,6 +162,12 @@ pub struct Reactor<S: Storage> {
     memory: MemoryWatch,
     memory_at: Deadline,
     is_memory_high: bool,
+    http: HttpServer,
+    descriptors_max: u64,
+    /// Sockets at most, so that files find descriptors.
+    sockets_max: usize,
+    figures_at: Deadline,
+    refusal_told_at: Deadline,
 }
 
 impl<S: Storage> std::fmt::Debug for Reactor<S> {
@@ -140,25 +198,32 @@ impl<S: Storage> Reactor<S> {
         let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(fail("cannot take signals"))?;
         let registry = poll.registry();
         registry
-            .register(&mut signals, SIGNALS, Interest::READABLE)
+            .register(&mut signals, Source::Signals.token(), Interest::READABLE)
             .map_err(fail("cannot take signals"))?;
         let mut listeners = Vec::new();
         for (index, &address) in config.amqp_listen.iter().enumerate() {
             let mut listener = socket::listen(address, &config.socket)
                 .map_err(fail(&format!("cannot listen on {address}")))?;
             registry
-                .register(&mut listener, Token(LISTENERS - index), Interest::READABLE)
+                .register(
+                    &mut listener,
+                    Source::Listener(index).token(),
+                    Interest::READABLE,
+                )
                 .map_err(fail("cannot poll a listener"))?;
             listeners.push(listener);
         }
-        let waker = Waker::new(registry, HELPERS).map_err(fail("cannot wake"))?;
+        let http = HttpServer::new(&config, registry)?;
+        let descriptors_max = process::raise_descriptors();
+        let sockets_max = process::sockets_max(descriptors_max);
+        let waker = Waker::new(registry, Source::Helpers.token()).map_err(fail("cannot wake"))?;
         let waker = Arc::new(waker);
         let helpers = HelperThreads::start(storage, move || {
             // A wake that fails is made up for by the next deadline.
             let _ = waker.wake();
         })
         .map_err(fail("cannot start the helpers' threads"))?;
-        Ok(Reactor {
+        let mut reactor = Reactor {
             poll,
             clock,
             signals,
@@ -177,7 +242,34 @@ impl<S: Storage> Reactor<S> {
             memory: MemoryWatch::new(),
             memory_at: Deadline(0),
             is_memory_high: false,
-        })
+            http,
+            descriptors_max,
+            sockets_max: usize::try_from(sockets_max).unwrap_or(usize::MAX),
+            figures_at: Deadline(0),
+            refusal_told_at: Deadline(0),
+        };
+        reactor.http.bound_peers(reactor.sockets_max / 2);
+        reactor.name_listeners();
+        Ok(reactor)
+    }
+
+    /// Tells the engine where the server is reached.
+    fn name_listeners(&mut self) {
+        let row = |protocol| move |address| ListenerRow { protocol, address };
+        let amqp = self.amqp_addresses().into_iter().map(row("amqp"));
+        let http = self.http.addresses().iter().copied().map(row("http"));
+        let listeners = amqp.chain(http).collect();
+        self.engine.set_listeners(listeners);
+    }
+
+    /// The addresses that HTTP is spoken on.
+    pub fn http_addresses(&self) -> &[SocketAddr] {
+        self.http.addresses()
+    }
+
+    /// The control socket's path.
+    pub fn control_socket(&self) -> Option<&std::path::Path> {
+        self.http.control_socket()
     }
 
     /// The addresses that AMQP is spoken on.
@@ -209,6 +301,7 @@ impl<S: Storage> Reactor<S> {
             }
             self.watch_memory(now);
             self.receive(now);
+            self.serve_http(now);
             self.engine.end_turn(now, &mut self.helpers, &mut dead);
             self.write(now);
             for id in dead.drain(..) {
@@ -236,7 +329,7 @@ impl<S: Storage> Reactor<S> {
 
     fn timeout(&self) -> Option<Duration> {
         let now = self.clock.now();
-        if !self.readable.is_empty() || self.is_accepting {
+        if !self.readable.is_empty() || self.is_accepting || self.http.is_busy() {
             return Some(Duration::ZERO);
         }
         let memory_at = self.is_memory_high.then_some(self.memory_at);
@@ -245,6 +338,7 @@ impl<S: Storage> Reactor<S> {
             self.accept_at,
             self.stop_at,
             memory_at,
+            self.http.next_deadline(),
         ]
         .into_iter()
         .flatten()
@@ -254,17 +348,26 @@ impl<S: Storage> Reactor<S> {
 
     fn sort(&mut self, events: &Events, now: Now) {
         for event in events {
-            match event.token() {
-                SIGNALS => {
+            match Source::of(event.token()) {
+                Source::Signals => {
                     if self.signals.pending().count() > 0 && self.stop_at.is_none() {
                         self.stop(now);
                     }
                 }
-                HELPERS => {}
-                Token(token) if token > LISTENERS - self.listeners.len() => {
-                    self.is_accepting = self.stop_at.is_none();
+                Source::Helpers => {}
+                Source::Listener(_) => self.is_accepting = self.stop_at.is_none(),
+                Source::HttpListener(_) => {
+                    if self.stop_at.is_none() {
+                        self.http.listener_ready();
+                    }
                 }
-                Token(slot) => {
+                Source::HttpPeer(slot) => {
+                    let is_readable =
+                        event.is_readable() || event.is_read_closed() || event.is_error();
+                    let is_writable = event.is_writable() || event.is_error();
+                    self.http.peer_ready(slot, is_readable, is_writable);
+                }
+                Source::Peer(slot) => {
                     let Some(peer) = self.peers.get_mut(slot) else {
                         continue;
                     };
@@ -314,17 +417,22 @@ impl<S: Storage> Reactor<S> {
     }
 
     fn welcome(&mut self, now: Now, mut stream: TcpStream, address: SocketAddr) {
-        if self.peers.len() >= self.config.limits.connections_max as usize {
-            log::warn!("refusing AMQP connection {address}: connections_max is reached");
+        let connections_max = self.config.limits.connections_max as usize;
+        if self.peers.len() >= connections_max || self.socket_room() == 0 {
+            if self.refusal_told_at.is_due(now) {
+                self.refusal_told_at = now.after_ms(REFUSAL_TOLD_MS);
+                let open = self.peers.len();
+                log::warn!("refusing AMQP connection {address}: there are {open} already");
+            }
             return;
         }
         socket::configure(&stream, &self.config.socket);
         let slot = self.peers.vacant_key();
         let interest = Interest::READABLE | Interest::WRITABLE;
-        if let Err(error) = self
-            .poll
-            .registry()
-            .register(&mut stream, Token(slot), interest)
+        if let Err(error) =
+            self.poll
+                .registry()
+                .register(&mut stream, Source::Peer(slot).token(), interest)
         {
             log::warn!("cannot poll {address}: {error}");
             return;
@@ -422,6 +530,42 @@ impl<S: Storage> Reactor<S> {
         }
     }
 
+    // ---- HTTP ----
+
+    /// Sockets that may be added without taking descriptors from files.
+    fn socket_room(&self) -> usize {
+        let open = self.peers.len() + self.http.peers();
+        self.sockets_max.saturating_sub(open)
+    }
+
+    fn serve_http(&mut self, now: Now) {
+        let registry = self.poll.registry();
+        for (id, answer) in self.engine.take_answers() {
+            self.http
+                .answered(now, id, answer, &mut self.engine, registry);
+        }
+        if !self.http.wants_turn(now) {
+            return;
+        }
+        let room = self.socket_room();
+        if self.figures_at.is_due(now) {
+            self.figures_at = now.after_ms(FIGURES_MS);
+            let http_connections = self.http.peers() as u64;
+            let sockets = self.peers.len() as u64 + http_connections;
+            self.engine.set_figures(Figures {
+                memory_octets: self.memory.used_octets(),
+                descriptors: process::descriptors(sockets),
+                descriptors_max: self.descriptors_max,
+                http_connections,
+            });
+        }
+        let registry = self.poll.registry();
+        self.http.turn(now, room, &mut self.engine, registry);
+        if self.engine.is_stop_asked() && self.stop_at.is_none() {
+            self.stop(now);
+        }
+    }
+
     // ---- write ----
 
     fn write(&mut self, now: Now) {
@@ -495,6 +639,7 @@ impl<S: Storage> Reactor<S> {
         }
         self.listeners.clear();
         self.is_accepting = false;
+        self.http.stop(self.poll.registry());
         self.engine.stop(now);
         self.stop_at = Some(now.after_ms(FAREWELL_MS));
     }
@@ -502,7 +647,8 @@ impl<S: Storage> Reactor<S> {
     /// Whether everyone has gone, or was given the time to.
     fn has_stopped(&mut self, now: Now) -> bool {
         let is_late = self.stop_at.is_some_and(|at| at.is_due(now));
-        if !self.peers.is_empty() && !is_late {
+        let is_quiet = self.peers.is_empty() && self.http.has_answered();
+        if !is_quiet && !is_late {
             return false;
         }
         let slots: Vec<u32> = self.peers.iter().map(|(slot, _)| slot as u32).collect();

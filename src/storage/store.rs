@@ -159,6 +159,7 @@ pub struct Store<S: Storage> {
     /// Preparing failed for lack of space; it is tried again at this moment.
     pub(super) retry_at: Option<Deadline>,
     free_space_at: Deadline,
+    free_octets: Option<u64>,
     disk_full: bool,
     disk_low: bool,
     alarm: bool,
@@ -272,6 +273,7 @@ impl<S: Storage> Store<S> {
             recyclable: Vec::new(),
             retry_at: None,
             free_space_at: Deadline(now.monotonic_us),
+            free_octets: None,
             disk_full: false,
             disk_low: false,
             alarm: false,
@@ -591,6 +593,12 @@ impl<S: Storage> Store<S> {
         self.tail.unflushed_octets() >= self.config.tail_octets_max || self.arena.is_behind()
     }
 
+    /// Free octets of the disk at the last look, every few seconds; `None` before, and where it
+    /// cannot be told.
+    pub fn free_octets(&self) -> Option<u64> {
+        self.free_octets
+    }
+
     /// Whether the disk alarm is on.
     pub fn alarm(&self) -> bool {
         self.alarm
@@ -834,8 +842,9 @@ impl<S: Storage> Store<S> {
                 result,
             } => self.stretch_read(&handle, offset, octets, result),
             AnswerKind::FreeSpace(result) => {
+                self.free_octets = result.ok();
                 let low = |octets| octets < self.config.disk_free_octets_min;
-                self.disk_low = result.is_ok_and(low);
+                self.disk_low = self.free_octets.is_some_and(low);
                 self.tell_alarm();
             }
         }
