@@ -282,7 +282,7 @@ class Http:
         self.base = f"http://127.0.0.1:{found[-1]}"
 
     def get(self, path, user="guest:guest"):
-        """(status, decoded JSON)"""
+        """(status, decoded JSON); a request without credentials is refused without a body"""
         request = urllib.request.Request(self.base + path)
         if user:
             request.add_header("Authorization", "Basic " + base64.b64encode(user.encode()).decode())
@@ -290,7 +290,7 @@ class Http:
             with urllib.request.urlopen(request, timeout=10) as answer:
                 return answer.status, json.load(answer)
         except urllib.error.HTTPError as error:
-            return error.code, json.load(error)
+            return error.code, json.loads(error.read() or b"null")
 
 
 def test_http(broker, channel, name):
