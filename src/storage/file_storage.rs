@@ -219,9 +219,11 @@ impl Storage for FileStorage {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(error),
             };
-            // Names that are not UTF-8 are not ours.
+            // Names that are not UTF-8 are not ours; the lock is nobody's business but this type's,
+            // so that a new directory is an empty one.
             if metadata.is_file()
                 && let Ok(name) = entry.file_name().into_string()
+                && name != LOCK_NAME
             {
                 names.push((name, metadata.len()));
             }

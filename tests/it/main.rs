@@ -2,6 +2,7 @@
 
 mod broker;
 mod conformance;
+mod http;
 mod login;
 mod loopback;
 mod methods;
