@@ -131,6 +131,9 @@ pub(super) struct Segment<S: Storage> {
     pub(super) live_share: u64,
     /// Compaction is considered again when `live_share` is no more than this.
     pub(super) next_look_share: u64,
+    /// `live_entries` at the last look: shares are estimates, and looking again before an entry was
+    /// released would never end.
+    looked_at_entries: u64,
     /// Records that are also held by entries which the log does not know, as (place, entries),
     /// ascending by place.
     pub(super) unlogged: Vec<(u32, u32)>,
@@ -164,6 +167,7 @@ impl<S: Storage> Segment<S> {
             live_entries: 0,
             live_share: 0,
             next_look_share: u64::MAX,
+            looked_at_entries: u64::MAX,
             unlogged: Vec::new(),
             large: 0,
             file: None,
@@ -203,11 +207,14 @@ impl<S: Storage> Segment<S> {
     /// is repeated only after an eighth of the rest is released.
     #[inline]
     pub(super) fn worth_a_look(&self) -> bool {
-        self.live_share * 7 < self.octets * 4 && self.live_share <= self.next_look_share
+        self.live_share * 7 < self.octets * 4
+            && self.live_share <= self.next_look_share
+            && self.live_entries < self.looked_at_entries
     }
 
     /// Notes that the keeper is about to look.
     pub(super) fn looked_at(&mut self) {
+        self.looked_at_entries = self.live_entries;
         self.next_look_share = self.live_share - self.live_share / 8;
         if self.live_share < 8 {
             self.next_look_share = self.live_share.saturating_sub(1);
