@@ -42,6 +42,14 @@ impl Broker {
         }
     }
 
+    /// Whether the limit that the consumers of its channel share lets a consumer take one more.
+    pub(super) fn has_common_credit(&self, key: ConsumerKey) -> bool {
+        let consumer = &self.consumers[key as usize];
+        let channel = &self.channels[consumer.channel as usize];
+        let limit = u32::from(channel.global_prefetch_count);
+        limit == 0 || consumer.no_ack || channel.consumer_unacked < limit
+    }
+
     /// Puts a consumer whose credit or room may have come back at the end of its queue's turn.
     pub(super) fn offer(&mut self, key: ConsumerKey) {
         let consumer = &mut self.consumers[key as usize];
@@ -291,8 +299,10 @@ impl Broker {
     pub(super) fn ask_permission<S: Sink>(&mut self, slot: u32, sink: &mut S) {
         let queue = &mut self.queues[slot as usize];
         let Some(id) = queue.id else { return };
-        let below = queue.head_sequence().saturating_add(Queue::PERMISSION_STEP);
-        if queue.permission_asked < below {
+        let head = queue.head_sequence();
+        let below = head.saturating_add(Queue::PERMISSION_STEP);
+        // Half a stretch at a time: a record for each message would be dear.
+        if queue.permission_asked < head.saturating_add(Queue::PERMISSION_STEP / 2) {
             queue.permission_asked = below;
             sink.permit(id, below);
             let key = QueueKey {

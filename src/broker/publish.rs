@@ -271,6 +271,9 @@ impl Broker {
                 sink.append(now, message, &logged, count)
             };
             for &(slot, sequence, flags, consumer) in &holders {
+                // Consumers of one channel share its common limit, which the queues before this
+                // one may have used up since its consumer was chosen.
+                let consumer = consumer.filter(|&key| self.has_common_credit(key));
                 let entry = Entry::new(stored.at, sequence, stored.share_octets, flags);
                 self.hand_over(now, slot, entry, message, consumer, sink);
             }
