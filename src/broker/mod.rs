@@ -9,6 +9,7 @@
 //! file, no randomness but a seeded one.
 
 mod arguments;
+mod audit;
 pub mod binding;
 pub mod channel;
 pub mod command;

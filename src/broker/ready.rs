@@ -177,6 +177,26 @@ impl Ready {
         self.middle.push_back(page);
     }
 
+    /// Holds the length against a recount and the order against the sequences.
+    ///
+    /// # Errors
+    /// What does not agree, in words.
+    pub fn audit(&self) -> Result<(), String> {
+        let parked: u64 = self.middle.iter().map(|page| u64::from(page.count)).sum();
+        let counted = self.in_memory() as u64 + parked;
+        if counted != self.length {
+            return Err(format!("{} ready by count, {counted} there", self.length));
+        }
+        let sequences = (self.front.iter().map(|entry| entry.sequence()))
+            .chain(self.middle.iter().map(|page| page.first_sequence))
+            .chain(self.back.iter().map(|entry| entry.sequence()));
+        if sequences.is_sorted_by(|a, b| a < b) {
+            Ok(())
+        } else {
+            Err("sequences do not rise".to_owned())
+        }
+    }
+
     /// Takes everything: the entries in memory in order around the parked pages.
     pub fn take(&mut self) -> (VecDeque<Entry>, VecDeque<ParkedPage>, Vec<Entry>) {
         (self.length, self.weight) = (0, Weight::default());

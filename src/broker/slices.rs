@@ -36,6 +36,16 @@ impl Slice {
     }
 }
 
+impl Slice {
+    /// The deliveries that are on their way back.
+    pub(super) fn deliveries(&self) -> impl Iterator<Item = &Unacked> {
+        match self {
+            Slice::Requeue(deliveries) => deliveries.iter(),
+            Slice::Release { .. } => std::collections::vec_deque::Iter::default(),
+        }
+    }
+}
+
 impl Broker {
     /// Does up to `budget` entries of long work; says whether there is more that can go on now.
     pub fn work<S: Sink>(&mut self, sink: &mut S, mut budget: usize) -> bool {

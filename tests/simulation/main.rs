@@ -1,0 +1,135 @@
+//! The engine under virtual time, a network that cuts, and a disk that fails: deterministic from
+//! one seed. See `world.rs` for what happens and `model.rs` for what must hold.
+//!
+//! * `cargo test --test simulation`: the seeds from 1 to 1000.
+//! * `LEVERET_SEED=7 cargo test --test simulation -- --nocapture`: one seed, with a trace of every
+//!   frame and step.
+//! * `make sim SEED=5000 STEPS=1000000`: from that seed on, until so many operations were done.
+
+mod client;
+mod counts;
+mod model;
+mod observe;
+mod operation;
+mod random;
+mod symptoms;
+mod topology;
+mod world;
+
+use std::io::Write as _;
+use std::ops::RangeInclusive;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use counts::Counts;
+use world::{Plan, World};
+
+/// Runs one seed; what it counted, or what it found.
+fn run(plan: Plan) -> Result<Counts, String> {
+    let mut world = World::new(plan);
+    match panic::catch_unwind(AssertUnwindSafe(|| world.run())) {
+        Ok(()) => Ok(std::mem::take(&mut world.model.counts)),
+        Err(cause) => {
+            let what = (cause.downcast_ref::<String>().cloned())
+                .or_else(|| cause.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+                .unwrap_or_default();
+            let steps: Vec<&str> = world.last_steps().map(String::as_str).collect();
+            let seed = plan.seed;
+            Err(format!(
+                "seed {seed}: {what}\nthe last steps:\n{}",
+                steps.join("\n")
+            ))
+        }
+    }
+}
+
+/// Runs seeds on as many threads as there are cores; what they counted, or what the smallest seed
+/// that failed found.
+fn run_all(
+    seeds: RangeInclusive<u64>,
+    plan: &(impl Fn(u64) -> Plan + Sync),
+) -> Result<Counts, String> {
+    let next = AtomicU64::new(*seeds.start());
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let (mut counts, mut failure) = (Counts::default(), None);
+    thread::scope(|scope| {
+        let worker = || {
+            let (mut counts, mut failure) = (Counts::default(), None);
+            while failure.is_none() {
+                let seed = next.fetch_add(1, Ordering::Relaxed);
+                if seed > *seeds.end() {
+                    break;
+                }
+                match run(plan(seed)) {
+                    Ok(it) => counts.merge(&it),
+                    Err(what) => {
+                        // The others stop, too.
+                        next.store(u64::MAX / 2, Ordering::Relaxed);
+                        failure = Some((seed, what));
+                    }
+                }
+            }
+            (counts, failure)
+        };
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
+        for worker in workers {
+            let (counted, failed) = worker.join().expect("a worker catches what a run does");
+            counts.merge(&counted);
+            failure = [failure.take(), failed].into_iter().flatten().min();
+        }
+    });
+    match failure {
+        Some((_, what)) => Err(what),
+        None => Ok(counts),
+    }
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// Operations of clients in one run.
+const OPERATIONS: u64 = 2000;
+
+/// The plan of one seed.
+fn plan(seed: u64) -> Plan {
+    Plan {
+        seed,
+        operations: OPERATIONS,
+        restarts: number("LEVERET_RESTARTS").unwrap_or(0),
+        is_traced: false,
+    }
+}
+
+fn print(counts: &Counts) {
+    let mut out = std::io::stdout().lock();
+    for (what, count) in counts.iter() {
+        let _ = writeln!(out, "{count:>10} {what}");
+    }
+}
+
+#[test]
+fn a_thousand_lives_keep_every_promise() {
+    if let Some(seed) = number("LEVERET_SEED") {
+        // What the server says about itself goes between the steps.
+        let mut logger = env_logger::Builder::new();
+        logger
+            .filter_level(log::LevelFilter::Debug)
+            .format_timestamp(None);
+        logger.target(env_logger::Target::Stdout).init();
+        let counts = run(Plan {
+            is_traced: true,
+            ..plan(seed)
+        })
+        .unwrap_or_else(|what| panic!("{what}"));
+        print(&counts);
+        return;
+    }
+    let seeds = match (number("LEVERET_SIM_SEED"), number("LEVERET_SIM_STEPS")) {
+        (Some(first), steps) => first..=first + steps.unwrap_or(0) / OPERATIONS,
+        _ => 1..=number("LEVERET_SEEDS").unwrap_or(1000),
+    };
+    let counts = run_all(seeds, &plan).unwrap_or_else(|what| panic!("{what}"));
+    print(&counts);
+}
