@@ -125,6 +125,15 @@ pub(super) struct Checkpoint {
     pub(super) damaged: bool,
 }
 
+impl Checkpoint {
+    /// Whether the segment was given back: it existed when the checkpoint was taken, which does not
+    /// name it.
+    pub(super) fn left_out(&self, header: &SegmentHeader) -> bool {
+        let named = |(number, _): &(u32, u64)| *number == header.number;
+        header.first_lsn <= self.head.covers_lsn && !self.segments.iter().any(named)
+    }
+}
+
 /// What reading the checkpoint came to.
 #[derive(Debug)]
 pub(super) enum Found {

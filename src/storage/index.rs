@@ -104,16 +104,13 @@ pub(super) fn write<S: Storage>(
                 settlements.push((*queue, before + 1, after - 1));
             }
         }
-        let fences = entries.chunks(PAGE_ENTRIES_MAX);
         queues.push(IndexedQueue {
             queue: *queue,
             entries: entries.len() as u32,
             first: entries.first().map_or(0, |entry| entry.sequence()),
             last: entries.last().map_or(0, |entry| entry.sequence()),
             first_entry,
-            fences: fences
-                .map(|run| (run[0].sequence(), crc32fast::hash(&octets_of(run))))
-                .collect(),
+            fences: vec![(0, 0); entries.len().div_ceil(PAGE_ENTRIES_MAX)],
         });
         first_entry += entries.len() as u64;
     }
@@ -131,39 +128,61 @@ pub(super) fn write<S: Storage>(
         large: summary.large,
         entries_start: 0,
     };
-    let head = index.encode(header);
-    index.entries_start = head.len() as u64;
-    let result = write_file(storage, header.number, head, &lists);
+    index.entries_start = index.head_octets();
+    let result = write_file(storage, header, &mut index, &lists);
     (index, result)
 }
 
+/// Writes the entries, then the head with the checksums that were found on the way. Those are in the
+/// index afterwards, whether the file was written or not.
 fn write_file<S: Storage>(
     storage: &S,
-    number: u32,
-    head: Vec<u8>,
+    header: &SegmentHeader,
+    index: &mut Index,
     lists: &[(QueueId, Vec<Entry>)],
 ) -> io::Result<()> {
-    let file = storage.create(&index_name(number), 0)?;
-    let (mut chunk, mut offset) = (head, 0);
-    for (_, entries) in lists {
-        for run in entries.chunks(PAGE_ENTRIES_MAX) {
-            chunk.extend_from_slice(&octets_of(run));
-            if chunk.len() >= CHUNK_OCTETS {
-                write_all_at(storage, &file, offset, &chunk)?;
-                offset += chunk.len() as u64;
-                chunk.clear();
+    let mut file = storage.create(&index_name(header.number), 0);
+    let (mut chunk, mut offset) = (Vec::with_capacity(CHUNK_OCTETS), index.entries_start);
+    let mut flush = |chunk: &mut Vec<u8>| {
+        if let Ok(open) = &file {
+            if let Err(error) = write_all_at(storage, open, offset, chunk) {
+                file = Err(error);
+            }
+            offset += chunk.len() as u64;
+        }
+        chunk.clear();
+    };
+    for ((_, entries), queue) in lists.iter().zip(&mut index.queues) {
+        for (run, fence) in entries.chunks(PAGE_ENTRIES_MAX).zip(&mut queue.fences) {
+            let start = chunk.len();
+            for entry in run {
+                let [place, rest] = entry.to_words();
+                chunk.extend_from_slice(&place.to_be_bytes());
+                chunk.extend_from_slice(&rest.to_be_bytes());
+            }
+            *fence = (run[0].sequence(), crc32fast::hash(&chunk[start..]));
+            if chunk.len() + PAGE_ENTRIES_MAX * 16 > CHUNK_OCTETS {
+                flush(&mut chunk);
             }
         }
     }
-    write_all_at(storage, &file, offset, &chunk)
-}
-
-fn octets_of(entries: &[Entry]) -> Vec<u8> {
-    let words = entries.iter().flat_map(|entry| entry.to_words());
-    words.flat_map(u64::to_be_bytes).collect()
+    flush(&mut chunk);
+    write_all_at(storage, &file?, 0, &index.encode(header))
 }
 
 impl Index {
+    /// Octets before the entries.
+    fn head_octets(&self) -> u64 {
+        let fences: usize = self.queues.iter().map(|queue| queue.fences.len()).sum();
+        let octets = HEAD_OCTETS
+            + self.queues.len() * QUEUE_OCTETS
+            + self.settlements.len() * SETTLEMENT_OCTETS
+            + self.permissions.len() * PERMISSION_OCTETS
+            + self.large.len() * LARGE_OCTETS
+            + fences * FENCE_OCTETS;
+        octets as u64
+    }
+
     fn encode(&self, header: &SegmentHeader) -> Vec<u8> {
         let fences: usize = self.queues.iter().map(|queue| queue.fences.len()).sum();
         let mut head = Vec::new();

@@ -82,6 +82,8 @@ pub(super) struct Pages<S: Storage> {
     slots: u32,
     file: Arc<OnceLock<S::File>>,
     unwritten: Vec<u64>,
+    /// Pages in memory that are on their way to the file.
+    writing: usize,
 }
 
 impl<S: Storage> Pages<S> {
@@ -93,6 +95,7 @@ impl<S: Storage> Pages<S> {
             slots: 0,
             file: Arc::new(OnceLock::new()),
             unwritten: Vec::new(),
+            writing: 0,
         }
     }
 
@@ -116,6 +119,7 @@ impl<S: Storage> Pages<S> {
             slot,
             unwritten: false,
         });
+        self.writing += 1;
         let job = Job::WritePage {
             page: page.0,
             slot,
@@ -132,6 +136,7 @@ impl<S: Storage> Pages<S> {
 
     /// The file took the page, or had no room.
     pub(super) fn written(&mut self, page: u64, crc: u32, written: bool) {
+        self.writing -= 1;
         if let Some(state) = self.parked.get_mut(&page)
             && let State::Memory {
                 entries,
@@ -162,6 +167,7 @@ impl<S: Storage> Pages<S> {
             }) = self.parked.get_mut(&page)
             {
                 *unwritten = false;
+                self.writing += 1;
                 return Some(Job::WritePage {
                     page,
                     slot: *slot,
@@ -271,6 +277,11 @@ impl<S: Storage> Pages<S> {
             Then::Release => Arrived::Release(entries),
             Then::Drop => Arrived::Nothing,
         }
+    }
+
+    /// How many pages are in memory since the file has not yet taken them.
+    pub(super) fn unwritten_pages(&self) -> usize {
+        self.writing
     }
 
     /// How many pages are parked.

@@ -11,6 +11,7 @@
 //! | a gap below the mark | damage: what can be read behind it counts; lost records are counted, named, kept aside |
 //! | an unfinished group at the end | the log ends before it |
 //! | a segment that the checkpoint names and that is missing | damage, as above |
+//! | a segment that the checkpoint covers and leaves out | was given back: used again |
 //! | a segment file without a header of its own | made ahead or recycled and never written: used again |
 //! | a header that cannot be read over octets that are not zero | damage: set aside under another name |
 //! | a record of an older life of the file | never seen: the checksums start from another seed |
@@ -172,7 +173,7 @@ impl<S: Storage> Store<S> {
         };
         opening.definitions(&mut store)?;
         let checkpoint = opening.checkpoint()?;
-        opening.segments()?;
+        opening.segments(checkpoint.as_ref())?;
         let end_lsn = opening.end(checkpoint.as_ref())?;
         let recovery = opening.fill(&mut store, checkpoint, end_lsn)?;
         Ok((store, recovery))
@@ -259,7 +260,7 @@ impl<S: Storage> Opening<'_, S> {
     }
 
     /// Finds the segments and what they hold.
-    fn segments(&mut self) -> Result<(), StorageError> {
+    fn segments(&mut self, checkpoint: Option<&Checkpoint>) -> Result<(), StorageError> {
         let names = self
             .storage
             .list()
@@ -285,6 +286,10 @@ impl<S: Storage> Opening<'_, S> {
                     "{name} has format {}, this program reads up to {FORMAT_VERSION}",
                     header.version
                 )));
+            }
+            if checkpoint.is_some_and(|checkpoint| checkpoint.left_out(&header)) {
+                self.unused.push(name);
+                continue;
             }
             let content = match Index::read(self.storage, &header) {
                 Some(index) => Content::Indexed(index),

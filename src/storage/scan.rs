@@ -82,10 +82,20 @@ pub(super) fn scan<'a>(
     offset as u64
 }
 
+/// Zeros are passed over in stretches of so many octets.
+const ZEROS_OCTETS: usize = 1024;
+
 /// The first offset from `from` on at which a header checks whose number is plausible.
 fn next_header(octets: &[u8], from: usize, seed: Seed, lsn_before: u64) -> Option<usize> {
     let mut offset = from;
     while let Some(head) = octets.get(offset..offset + HEADER_OCTETS) {
+        if let Some(stretch) = octets.get(offset..offset + ZEROS_OCTETS)
+            && *stretch == [0; ZEROS_OCTETS]
+        {
+            // The last places may hold the start of a header that goes on behind the zeros.
+            offset += ZEROS_OCTETS - 2 * ALIGNMENT;
+            continue;
+        }
         // Most of what is searched is zeros: a look at the kind spares the checksum.
         if let Some(kind) = head.get(15)
             && *kind != 0
@@ -121,6 +131,8 @@ pub(super) struct Summary {
     /// Number of its last record; `first_lsn - 1` when there is none.
     pub(super) last_lsn: u64,
     pub(super) queues: HashMap<QueueId, Vec<Entry>>,
+    /// While records are taken in, the list of the queue that was last.
+    pub(super) list: (Option<QueueId>, Vec<Entry>),
     pub(super) settlements: Vec<(QueueId, u64, u64)>,
     pub(super) permissions: Vec<(QueueId, u64)>,
     /// Places of records that name a large body, and its file.
@@ -207,6 +219,7 @@ impl Summary {
                 },
             },
         );
+        summary.put_list_back();
         if !scope.dense {
             // Compaction keeps messages only, and what it rewrites was whole: the record that ended
             // a group may be gone.
@@ -240,6 +253,13 @@ impl Summary {
         });
     }
 
+    /// Puts the list in hand among the others.
+    fn put_list_back(&mut self) {
+        if let (Some(queue), list) = std::mem::take(&mut self.list) {
+            self.queues.insert(queue, list);
+        }
+    }
+
     /// Takes in what a record says; `false` when its payload makes no sense.
     fn record(&mut self, offset: u64, header: RecordHeader, payload: &[u8]) -> bool {
         match header.kind {
@@ -255,7 +275,12 @@ impl Summary {
                 let share = (header.record_octets() / holders) as u32;
                 for (queue, sequence) in message.queues() {
                     let entry = Entry::new(at, sequence, share, Entry::LOGGED);
-                    self.queues.entry(queue).or_default().push(entry);
+                    // Messages of one queue mostly follow each other.
+                    if self.list.0 != Some(queue) {
+                        self.put_list_back();
+                        self.list = (Some(queue), self.queues.remove(&queue).unwrap_or_default());
+                    }
+                    self.list.1.push(entry);
                 }
                 if let Some((large, _)) = message.large() {
                     self.large.push((at.place, large.file));

@@ -115,6 +115,8 @@ const FREE_SPACE_US: u64 = 5_000_000;
 const FULL_SOON_US: u64 = 2_000_000;
 /// A segment that was full later than this is followed by a smaller one.
 const FULL_LATE_US: u64 = 60_000_000;
+/// Pages of entries that may wait for the keeper before publishers pause: 4 MiB.
+const UNWRITTEN_PAGES_MAX: usize = 512;
 /// Octets of the record of a mark.
 const MARK_OCTETS: u64 = 32;
 /// Ranges of settlements that are gathered before they are written within a turn.
@@ -590,7 +592,9 @@ impl<S: Storage> Store<S> {
     /// not go to the log.
     #[inline]
     pub fn tail_full(&self) -> bool {
-        self.tail.unflushed_octets() >= self.config.tail_octets_max || self.arena.is_behind()
+        self.tail.unflushed_octets() >= self.config.tail_octets_max
+            || self.arena.is_behind()
+            || self.pages.unwritten_pages() >= UNWRITTEN_PAGES_MAX
     }
 
     /// Free octets of the disk at the last look, every few seconds; `None` before, and where it
