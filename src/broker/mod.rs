@@ -133,6 +133,11 @@ pub struct Broker {
     pub counters: Counters,
     limits: Limits,
     vhosts: Slab<Vhost>,
+    vhosts_by_name: hashbrown::HashMap<Box<str>, u32, foldhash::fast::FixedState>,
+    /// Names of virtual hosts that are being removed.
+    vhosts_going: Vec<Box<str>>,
+    /// See [`Broker::take_vhosts_removed`].
+    vhosts_removed: Vec<(u32, Batch)>,
     exchanges: Slab<Exchange>,
     queues: Slab<Queue>,
     bindings: Bindings,
@@ -169,6 +174,9 @@ impl Broker {
             counters: Counters::default(),
             limits,
             vhosts: Slab::new(),
+            vhosts_by_name: hashbrown::HashMap::default(),
+            vhosts_going: Vec::new(),
+            vhosts_removed: Vec::new(),
             exchanges: Slab::new(),
             queues: Slab::new(),
             bindings: Bindings::default(),

@@ -7,6 +7,7 @@ use super::channel::Unacked;
 use super::queue::{Queue, Weight};
 use super::ready::ParkedPage;
 use super::sink::Sink;
+use super::vhost::VhostRemoval;
 use crate::message::Entry;
 
 /// A piece of long work.
@@ -20,6 +21,8 @@ pub(super) enum Slice {
     },
     /// Deliveries of a closed channel that go back to their queues.
     Requeue(VecDeque<Unacked>),
+    /// What is in a virtual host that is going, and at last itself.
+    RemoveVhost(Box<VhostRemoval>),
 }
 
 impl Slice {
@@ -84,6 +87,10 @@ impl Broker {
                         budget -= 1;
                     }
                     !deliveries.is_empty()
+                }
+                Slice::RemoveVhost(removal) => {
+                    budget -= self.remove_some(removal, sink, budget);
+                    !removal.is_done()
                 }
             };
             if goes_on {

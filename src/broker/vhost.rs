@@ -2,11 +2,13 @@
 
 use hashbrown::HashMap;
 
-use super::Broker;
 use super::exchange::{ExchangeKey, ExchangeProperties, ExchangeType};
 use super::queue::QueueKey;
 use super::record::Pairs;
 use super::sink::Sink;
+use super::slices::Slice;
+use super::topology::remember;
+use super::{Batch, Broker};
 
 type Names<K> = HashMap<Box<[u8]>, K, foldhash::fast::FixedState>;
 
@@ -34,6 +36,22 @@ pub struct About {
     pub default_queue_type: Option<String>,
 }
 
+/// How far the removal of a virtual host has come.
+#[derive(Debug)]
+pub(super) struct VhostRemoval {
+    index: u32,
+    next_queue: usize,
+    next_exchange: usize,
+    /// What is remembered at the end; taken then.
+    pairs: Option<Pairs>,
+}
+
+impl VhostRemoval {
+    pub(super) fn is_done(&self) -> bool {
+        self.pairs.is_none()
+    }
+}
+
 /// The exchanges that every virtual host has (spec 3.1.3, RabbitMQ's `amq.match` and
 /// `amq.rabbitmq.trace`): name, type, internal.
 const PREDECLARED: [(&[u8], ExchangeType, bool); 7] = [
@@ -47,10 +65,9 @@ const PREDECLARED: [(&[u8], ExchangeType, bool); 7] = [
 ];
 
 impl Broker {
-    /// Index of the virtual host of that name.
+    /// Index of the virtual host of that name; of none that is being removed.
     pub fn vhost_named(&self, name: &str) -> Option<u32> {
-        let found = self.vhosts.iter().find(|(_, vhost)| &*vhost.name == name);
-        found.map(|(index, _)| index as u32)
+        self.vhosts_by_name.get(name).copied()
     }
 
     /// A virtual host with its predeclared exchanges; the one that is there already, if any.
@@ -65,6 +82,7 @@ impl Broker {
             exchanges,
             queues,
         }) as u32;
+        self.vhosts_by_name.insert(name.into(), index);
         for (name, exchange_type, internal) in PREDECLARED {
             let properties = ExchangeProperties {
                 exchange_type,
@@ -83,26 +101,78 @@ impl Broker {
         self.vhosts[index as usize].about = about;
     }
 
-    /// Removes a virtual host with all that is in it. The caller has closed its connections.
-    /// `pairs`: what else is to be remembered or forgotten together with it.
-    pub fn remove_vhost<S: Sink>(&mut self, index: u32, mut pairs: Pairs, sink: &mut S) {
-        let vhost = &self.vhosts[index as usize];
-        let mut queues: Vec<QueueKey> = vhost.queues.values().copied().collect();
-        let mut exchanges: Vec<ExchangeKey> = vhost.exchanges.values().copied().collect();
-        queues.sort_unstable();
-        exchanges.sort_unstable();
-        for key in queues {
-            self.remove_queue(key, &mut pairs, sink);
-        }
-        for key in exchanges {
-            if self.exchange_is(key) {
-                self.remove_exchange(key, &mut pairs);
+    /// Begins to remove a virtual host with all that is in it; [`Broker::work`] goes on with it,
+    /// and [`Broker::take_vhosts_removed`] tells the end. It cannot be found by its name from now
+    /// on. The caller has closed its connections.
+    ///
+    /// * `pairs`: what else is to be remembered or forgotten together with it, at the end: a crash
+    ///   in between leaves an emptier virtual host, but a whole one.
+    pub fn remove_vhost(&mut self, index: u32, pairs: Pairs) {
+        let name = &self.vhosts[index as usize].name;
+        self.vhosts_by_name.remove(name);
+        self.vhosts_going.push(name.clone());
+        self.topology_changed();
+        self.slices
+            .push_back(Slice::RemoveVhost(Box::new(VhostRemoval {
+                index,
+                next_queue: 0,
+                next_exchange: 0,
+                pairs: Some(pairs),
+            })));
+    }
+
+    /// Whether a virtual host of that name is being removed; none can be made meanwhile.
+    pub fn is_vhost_going(&self, name: &str) -> bool {
+        self.vhosts_going.iter().any(|going| &**going == name)
+    }
+
+    /// Virtual hosts that are gone now, by what their index was, and the batch that says so.
+    pub fn take_vhosts_removed(&mut self) -> Vec<(u32, Batch)> {
+        std::mem::take(&mut self.vhosts_removed)
+    }
+
+    /// Removes some of what is in a virtual host; says how much of the budget that took.
+    pub(super) fn remove_some<S: Sink>(
+        &mut self,
+        removal: &mut VhostRemoval,
+        sink: &mut S,
+        budget: usize,
+    ) -> usize {
+        /// What removing a thing costs beside looking at a slot.
+        const REMOVAL_COST: usize = 16;
+        let index = removal.index;
+        let mut pairs = Pairs::default();
+        let mut spent = 0;
+        while spent < budget && removal.next_queue < self.queues.capacity() {
+            let slot = removal.next_queue;
+            removal.next_queue += 1;
+            spent += 1;
+            if self.queues.get(slot).is_some_and(|it| it.vhost == index) {
+                self.remove_queue(self.queue_key_at(slot as u32), &mut pairs, sink);
+                spent += REMOVAL_COST;
             }
         }
-        self.vhosts.remove(index as usize);
-        if !pairs.is_empty() {
-            sink.define(pairs.as_slice());
+        while spent < budget && removal.next_exchange < self.exchanges.capacity() {
+            let slot = removal.next_exchange;
+            removal.next_exchange += 1;
+            spent += 1;
+            if let Some(exchange) = self.exchanges.get(slot).filter(|it| it.vhost == index) {
+                let generation = exchange.generation;
+                let slot = slot as u32;
+                self.remove_exchange(ExchangeKey { slot, generation }, &mut pairs);
+                spent += REMOVAL_COST;
+            }
         }
+        remember(&pairs, sink);
+        if spent < budget
+            && let Some(last) = removal.pairs.take()
+        {
+            let vhost = self.vhosts.remove(index as usize);
+            self.vhosts_going.retain(|going| *going != vhost.name);
+            remember(&last, sink);
+            self.vhosts_removed.push((index, sink.batch()));
+        }
+        spent.min(budget)
     }
 
     /// All virtual hosts with their indices.

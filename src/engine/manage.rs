@@ -20,8 +20,18 @@ use crate::wire::ReplyCode;
 use crate::wire::field_table::FieldTable;
 use crate::wire::reply_code::reply_text;
 
-/// A change that was made, and the batch its answer waits for.
-type Changed = Result<(Outcome, Option<Batch>), AdminError>;
+/// When the answer to a change may go out.
+enum Due {
+    /// At once.
+    Now,
+    /// When the batch is on stable storage.
+    Flushed(Batch),
+    /// When the virtual host of this index is gone, and that is on stable storage.
+    Removed(u32),
+}
+
+/// A change that was made, and when its answer is due.
+type Changed = Result<(Outcome, Due), AdminError>;
 
 impl<S: Storage> Engine<S> {
     /// Answers to operators that may go out now. Each belongs to the HTTP connection that asked;
@@ -37,7 +47,7 @@ impl<S: Storage> Engine<S> {
 
     /// Whether answers to operators wait for the disk.
     pub fn owes_answers(&self) -> bool {
-        !self.owed.is_empty()
+        !self.owed.is_empty() || !self.vhosts_going.is_empty()
     }
 
     pub(super) fn manage(
@@ -52,11 +62,15 @@ impl<S: Storage> Engine<S> {
         }
         self.sampler.arm(now);
         match self.change(now, command) {
-            Ok((outcome, Some(batch))) if !self.plant.is_flushed(batch) => {
+            Ok((outcome, Due::Flushed(batch))) if !self.plant.is_flushed(batch) => {
                 self.owed.push_back((batch, id, outcome));
                 None
             }
-            Ok((outcome, _)) => Some(Ok(outcome)),
+            Ok((_, Due::Removed(index))) => {
+                self.vhosts_going.push((index, id));
+                None
+            }
+            Ok((outcome, Due::Now | Due::Flushed(_))) => Some(Ok(outcome)),
             Err(error) => Some(Err(error)),
         }
     }
@@ -202,11 +216,11 @@ impl<S: Storage> Engine<S> {
                     return Err(AdminError::NotFound);
                 }
                 self.close_by_operator(now, id, reason);
-                Ok((Outcome::Done, None))
+                Ok((Outcome::Done, Due::Now))
             }
             AdminCommand::Stop => {
                 self.is_stop_asked = true;
-                Ok((Outcome::Done, None))
+                Ok((Outcome::Done, Due::Now))
             }
         }
     }
@@ -221,6 +235,10 @@ impl<S: Storage> Engine<S> {
         if name.is_empty() || name.len() > AuthError::NAME_OCTETS_MAX {
             let text = AuthError::InvalidName(name.chars().take(40).collect());
             return Err(text.into());
+        }
+        if self.broker.is_vhost_going(name) {
+            let text = format!("virtual host '{name}' is being deleted");
+            return Err(AdminError::Unavailable(text));
         }
         let existing = self.broker.vhost_named(name);
         let count = self.broker.vhosts().count();
@@ -251,6 +269,7 @@ impl<S: Storage> Engine<S> {
         Ok((outcome, self.remember(&changes)))
     }
 
+    /// Begins to delete a virtual host; the end is told by [`Engine::vhosts_removed`].
     fn delete_vhost(&mut self, now: Now, name: &str) -> Changed {
         let index = self.vhost(name)?;
         let reason = format!("vhost '{name}' is deleted");
@@ -264,9 +283,19 @@ impl<S: Storage> Engine<S> {
         for (key, _) in self.broker.users.forget_vhost(name) {
             pairs.remove(key);
         }
-        self.broker.remove_vhost(index, pairs, &mut self.plant);
+        self.broker.remove_vhost(index, pairs);
         self.broker.rights_changed();
-        Ok((Outcome::Done, Some(self.plant.batch())))
+        Ok((Outcome::Done, Due::Removed(index)))
+    }
+
+    /// Notes which virtual hosts are gone; who asked for it is answered when that is on the disk.
+    pub(super) fn vhosts_removed(&mut self) {
+        for (index, batch) in self.broker.take_vhosts_removed() {
+            if let Some(at) = self.vhosts_going.iter().position(|it| it.0 == index) {
+                let (_, id) = self.vhosts_going.swap_remove(at);
+                self.owed.push_back((batch, id, Outcome::Done));
+            }
+        }
     }
 
     // ---- users ----
@@ -293,12 +322,12 @@ impl<S: Storage> Engine<S> {
         Ok((outcome, self.remember(&put.changes)))
     }
 
-    fn remember(&mut self, changes: &Changes) -> Option<Batch> {
+    fn remember(&mut self, changes: &Changes) -> Due {
         if changes.is_empty() {
-            return None;
+            return Due::Now;
         }
         self.plant.define(changes);
-        Some(self.plant.batch())
+        Due::Flushed(self.plant.batch())
     }
 
     // ---- connections ----
@@ -388,7 +417,7 @@ fn changed(managed: Managed) -> Changed {
         Effect::Gone => Outcome::Done,
         Effect::Messages(count) => Outcome::Messages(count.into()),
     };
-    Ok((outcome, after))
+    Ok((outcome, after.map_or(Due::Now, Due::Flushed)))
 }
 
 fn refused(exception: Exception) -> AdminError {

@@ -125,6 +125,8 @@ pub struct Engine<S: Storage> {
     vhosts_max: usize,
     /// Answers to operators that wait for the disk, in the order of their batches.
     owed: VecDeque<(Batch, HttpId, crate::admin::Outcome)>,
+    /// Virtual hosts that are being removed, and who waits for the end.
+    vhosts_going: Vec<(u32, HttpId)>,
     /// Answers to operators that may go out.
     answered: Vec<(HttpId, AdminAnswer)>,
 }
@@ -181,6 +183,7 @@ impl<S: Storage> Engine<S> {
             peers_dropped: 0,
             vhosts_max: limits.vhosts_max as usize,
             owed: VecDeque::new(),
+            vhosts_going: Vec::new(),
             answered: Vec::new(),
         };
         engine.restore(recovery, config, seed);
@@ -540,6 +543,7 @@ impl<S: Storage> Engine<S> {
             .deliver_listed(now, &mut self.plant, DELIVERIES_PER_TURN);
         self.is_busy |= self.sample(now);
         self.is_busy |= self.broker.work(&mut self.plant, self.slice_entries_max);
+        self.vhosts_removed();
         self.broker.send_confirms(&mut self.plant);
         self.plant.store.commit(now, helpers);
         self.drain_events(now);

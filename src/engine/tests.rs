@@ -200,13 +200,7 @@ impl Server {
     }
 
     fn declare(&mut self, vhost: &str, name: &[u8], durable: bool) -> AdminAnswer {
-        self.command(AdminCommand::DeclareQueue {
-            vhost,
-            name,
-            durable,
-            auto_delete: false,
-            arguments: FieldTable::default(),
-        })
+        self.command(declaration(vhost, name, durable))
     }
 
     fn vhost(&mut self, name: &str) -> AdminAnswer {
@@ -240,6 +234,16 @@ impl Server {
         let mut told = String::from("none");
         self.engine.queue("/", name, &mut |row| told = tell(&row));
         told
+    }
+}
+
+fn declaration<'a>(vhost: &'a str, name: &'a [u8], durable: bool) -> AdminCommand<'a> {
+    AdminCommand::DeclareQueue {
+        vhost,
+        name,
+        durable,
+        auto_delete: false,
+        arguments: FieldTable::default(),
     }
 }
 
@@ -638,6 +642,81 @@ fn a_virtual_host_takes_its_connections_and_everything_in_it_along() {
     assert_eq!(server.rows(Table::Queues, Scope::default(), 9), [""; 0]);
     let guest = server.engine.users().named("guest").expect("is seeded");
     assert!(guest.permission("v").is_none() && guest.permission("/").is_some());
+}
+
+#[test]
+fn a_full_virtual_host_goes_in_slices() {
+    let mut server = Server::start();
+    server.vhost("v").expect("is new");
+    for number in 0..2000_u32 {
+        let name = number.to_string();
+        server.engine.command(
+            server.now,
+            HTTP,
+            declaration("v", name.as_bytes(), number % 2 == 0),
+        );
+    }
+    server.settle();
+    assert_eq!(
+        server.engine.take_answers().len(),
+        1000,
+        "of the durable ones"
+    );
+    let overview = server.engine.overview(server.now);
+    assert_eq!((overview.queues, overview.exchanges), (2000, 14));
+    let delete = AdminCommand::DeleteVhost { name: "v" };
+    assert_eq!(server.engine.command(server.now, HTTP, delete), None);
+    assert!(!server.engine.has_vhost("v"));
+    assert!(matches!(server.vhost("v"), Err(AdminError::Unavailable(_))));
+    server.turn();
+    let left = server.engine.overview(server.now).queues;
+    assert!(
+        (1000..2000).contains(&left),
+        "some go in a turn, not all: {left} are left"
+    );
+    assert_eq!(server.engine.take_answers(), []);
+    server.settle();
+    while !server
+        .engine
+        .take_answers()
+        .contains(&(HTTP, Ok(Outcome::Done)))
+    {
+        assert!(server.engine.owes_answers());
+        server.settle();
+    }
+    let overview = server.engine.overview(server.now);
+    assert_eq!((overview.queues, overview.exchanges), (0, 7));
+    assert_eq!(server.vhost("v"), Ok(Outcome::Created));
+    let (disk, config) = (server.disk.clone(), Config::default());
+    let again = Engine::open(disk, &config, server.now, 43).expect("what was written is read");
+    assert_eq!(
+        (again.overview(server.now).queues, again.has_vhost("v")),
+        (0, true)
+    );
+}
+
+#[test]
+fn sums_over_many_queues_are_those_of_the_last_look() {
+    let mut server = Server::start();
+    for number in 0..1500_u32 {
+        server.engine.command(
+            server.now,
+            HTTP,
+            declaration("/", number.to_string().as_bytes(), false),
+        );
+    }
+    server.declare("/", b"q", false).expect("is new");
+    let id = server.connect(4000, "/");
+    server.publish(id, "q");
+    let ready = |server: &Server| server.engine.overview(server.now).messages_ready;
+    assert_eq!(ready(&server), 0);
+    server.pass(6);
+    assert_eq!(ready(&server), 1);
+    assert_eq!(server.engine.overview(server.now).stats.publish.total, 1);
+    assert_eq!(
+        server.rows(Table::Vhosts, Scope::default(), 1),
+        ["/ Default virtual host 1"]
+    );
 }
 
 #[test]
