@@ -44,7 +44,9 @@ impl Slice {
     pub(super) fn deliveries(&self) -> impl Iterator<Item = &Unacked> {
         match self {
             Slice::Requeue(deliveries) => deliveries.iter(),
-            Slice::Release { .. } => std::collections::vec_deque::Iter::default(),
+            Slice::Release { .. } | Slice::RemoveVhost(_) => {
+                std::collections::vec_deque::Iter::default()
+            }
         }
     }
 }

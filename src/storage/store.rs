@@ -603,12 +603,6 @@ impl<S: Storage> Store<S> {
         self.free_octets
     }
 
-    /// Free octets of the disk at the last look, every few seconds; `None` before, and where it
-    /// cannot be told.
-    pub fn free_octets(&self) -> Option<u64> {
-        self.free_octets
-    }
-
     /// Whether the disk alarm is on.
     pub fn alarm(&self) -> bool {
         self.alarm
