@@ -59,7 +59,8 @@ def test_100_mb_in_frames_while_a_bystander_works(broker, connect, name, durable
     print(f"bystander: {len(bystander.times)} round trips, p50 {p50:.2f} ms, p99 {p99:.2f} ms, max {worst:.2f} ms")
     assert len(bystander.times) > 100
     # Two cores are shared by the broker, three clients and whatever else the machine does.
-    assert p50 < 20 and worst < 2000
+    # RabbitMQ stops for up to 0.6 s here; leveret has not been seen above 12 ms.
+    assert p50 < 20 and worst < (500 if broker.kind == "leveret" else 2000)
 
 
 def test_bodies_of_every_size_around_a_frame(broker, connect, name):
