@@ -73,6 +73,7 @@ fn compare(other: &str, seeds: &str, steps: usize) -> Result<usize, String> {
             .map_err(|why| format!("{word:?}: {why}"))
     };
     let other = Broker::shared(other)?;
+    clean_up(&other)?;
     let mut compared = 0;
     for seed in number(first)?..=number(last)? {
         let ours = Broker::start(&[])?;
@@ -82,7 +83,8 @@ fn compare(other: &str, seeds: &str, steps: usize) -> Result<usize, String> {
         let outcome = play(&mut sides, &mut dice, steps, &mut history);
         compared += history.iter().filter(|line| line.starts_with("C.")).count();
         let [_, theirs] = sides;
-        theirs.clean_up(&other)?;
+        drop(theirs);
+        clean_up(&other)?;
         outcome.map_err(|why| format!("seed {seed}\n{}\n{why}", history.join("\n")))?;
     }
     Ok(compared)
@@ -545,35 +547,35 @@ impl Side {
         }
         Ok(())
     }
+}
 
-    fn clean_up(self, broker: &Broker) -> Result<(), String> {
-        drop(self.lines);
-        let mut peer = broker.peer()?;
-        Login::default().log_in(&mut peer)?;
-        let until = now() + login::PATIENCE;
-        for name in QUEUES.iter().chain(&EXCHANGES[..3]) {
-            let (method, argument) = if name.starts_with('q') {
-                ("queue.delete", "queue")
-            } else {
-                ("exchange.delete", "exchange")
-            };
-            loop {
-                ask(&mut peer, 1, &Method::new("channel.open", &[]))?;
-                peer.put_method(1, &Method::new(method, &[(argument, text(name))]), None)?;
-                match peer.receive(until)? {
-                    Some(Unit::Method(_, answer, _)) if answer.spec.name == "channel.close" => {
-                        peer.put_method(1, &Method::new("channel.close-ok", &[]), None)?;
-                    }
-                    Some(_) => {
-                        ask(&mut peer, 1, &Method::new("channel.close", &[]))?;
-                        break;
-                    }
-                    None => return Err(format!("{name} cannot be deleted")),
+/// Deletes what seeds declare; an exclusive queue of a connection before may take its time to go.
+fn clean_up(broker: &Broker) -> Result<(), String> {
+    let mut peer = broker.peer()?;
+    Login::default().log_in(&mut peer)?;
+    let until = now() + login::PATIENCE;
+    for name in QUEUES.iter().chain(&EXCHANGES[..3]) {
+        let (method, argument) = if name.starts_with('q') {
+            ("queue.delete", "queue")
+        } else {
+            ("exchange.delete", "exchange")
+        };
+        loop {
+            ask(&mut peer, 1, &Method::new("channel.open", &[]))?;
+            peer.put_method(1, &Method::new(method, &[(argument, text(name))]), None)?;
+            match peer.receive(until)? {
+                Some(Unit::Method(_, answer, _)) if answer.spec.name == "channel.close" => {
+                    peer.put_method(1, &Method::new("channel.close-ok", &[]), None)?;
                 }
+                Some(_) => {
+                    ask(&mut peer, 1, &Method::new("channel.close", &[]))?;
+                    break;
+                }
+                None => return Err(format!("{name} cannot be deleted")),
             }
         }
-        Ok(())
     }
+    Ok(())
 }
 
 impl Line {
