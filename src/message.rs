@@ -190,7 +190,7 @@ impl SizeClass {
         if octets < 128 {
             return SizeClass(octets as u16);
         }
-        let exponent = 31 - octets.leading_zeros() - 7;
+        let exponent = octets.ilog2() - 7;
         let mantissa = (octets >> exponent) & 0x7F;
         SizeClass(((exponent + 1) << 7 | mantissa) as u16)
     }

@@ -669,10 +669,10 @@ impl Connection {
             if piece.is_empty() {
                 return Ok(Step::Done);
             }
-            if let Some((at, _)) = self.content_channel(frame.channel, FrameKind::Body, piece)? {
-                if let Step::Pause(pause) = self.append_to_body(at, piece, host)? {
-                    return Ok(Step::Pause(pause));
-                }
+            if let Some((at, _)) = self.content_channel(frame.channel, FrameKind::Body, piece)?
+                && let Step::Pause(pause) = self.append_to_body(at, piece, host)?
+            {
+                return Ok(Step::Pause(pause));
             }
             *consumed += piece.len();
             let remaining = frame.remaining - piece.len() as u32;
