@@ -1,7 +1,7 @@
 //! What the operator asked for, as plain values.
 //!
 //! Three sources are read and laid over each other, the later one winning: the configuration file
-//! ([`file`], `rabbitmq.conf` syntax), the environment ([`env`]), the command line ([`args`]). The
+//! ([`mod@file`], `rabbitmq.conf` syntax), the environment ([`mod@env`]), the command line ([`args`]). The
 //! result is a [`Config`]: values as meant, with their units in their names, every bound of the
 //! broker among them ([`Limits`]). Nothing here opens a socket or a log; what cannot be accepted
 //! is a [`ConfigError`] before anything else has happened.

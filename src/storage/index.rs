@@ -2,30 +2,32 @@
 //! settlements and permissions. It makes a start O(segments) and lets recovered queues stay on
 //! disk. It can always be made again from the segment, so it is never synced.
 //!
-//!     offset  octets  field
-//!          0       8  magic          "leveridx"
-//!          8       4  version        of the format
-//!         12       4  number         of the segment
-//!         16       8  seed           of the segment; with `rewritten` it ties the index to its file
-//!         24       8  rewritten      how often the segment was compacted
-//!         32       8  first_lsn
-//!         40       8  last_lsn
-//!         48       8  records_end    offset in the segment
-//!         56       8  stable_lsn     greatest mark in the segment
-//!         64       8  group_from     first number of an unfinished group, 0 if none
-//!         72       4  flags          1: a group ends in the segment
-//!         76       4  queues         n, 40 octets each
-//!         80       4  settlements    n, 16 octets each
-//!         84       4  permissions    n, 12 octets each
-//!         88       4  large          n, 12 octets each
-//!         92       4  fences         n, 12 octets each
-//!         96       4  crc            over the 96 octets before and everything up to the entries
-//!        100          queues: id (4), entries (4), first (8), last (8), first entry (8), first fence (4), zero (4)
-//!                     settlements: queue (4), first (6), last (6); sequences that are not there are among them
-//!                     permissions: queue (4), up to (8)
-//!                     large: place (4), file (8)
-//!                     fences: first sequence (8), crc (4) of up to 512 entries
-//!                     entries: 16 octets each, see [`crate::message::Entry::to_words`]
+//! ```text
+//! offset  octets  field
+//!      0       8  magic          "leveridx"
+//!      8       4  version        of the format
+//!     12       4  number         of the segment
+//!     16       8  seed           of the segment; with `rewritten` it ties the index to its file
+//!     24       8  rewritten      how often the segment was compacted
+//!     32       8  first_lsn
+//!     40       8  last_lsn
+//!     48       8  records_end    offset in the segment
+//!     56       8  stable_lsn     greatest mark in the segment
+//!     64       8  group_from     first number of an unfinished group, 0 if none
+//!     72       4  flags          1: a group ends in the segment
+//!     76       4  queues         n, 40 octets each
+//!     80       4  settlements    n, 16 octets each
+//!     84       4  permissions    n, 12 octets each
+//!     88       4  large          n, 12 octets each
+//!     92       4  fences         n, 12 octets each
+//!     96       4  crc            over the 96 octets before and everything up to the entries
+//!    100          queues: id (4), entries (4), first (8), last (8), first entry (8), first fence (4), zero (4)
+//!                 settlements: queue (4), first (6), last (6); sequences that are not there are among them
+//!                 permissions: queue (4), up to (8)
+//!                 large: place (4), file (8)
+//!                 fences: first sequence (8), crc (4) of up to 512 entries
+//!                 entries: 16 octets each, see [`crate::message::Entry::to_words`]
+//! ```
 
 use std::io;
 

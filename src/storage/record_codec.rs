@@ -1,11 +1,13 @@
 //! One log record as it lies in a segment, and the payload of each kind. All integers big-endian.
 //!
-//!     offset  octets  field
-//!          0       4  header_crc   over the next 16 octets, seeded with the segment's random seed
-//!          4       4  length       octets of payload, at least 1
-//!          8       8  lsn_kind     log sequence number (56 bits), kind (8 bits, see [`RecordKind`])
-//!         16       4  payload_crc  same seed, other half
-//!         20       n  payload      padded with zeros to a multiple of 8
+//! ```text
+//! offset  octets  field
+//!      0       4  header_crc   over the next 16 octets, seeded with the segment's random seed
+//!      4       4  length       octets of payload, at least 1
+//!      8       8  lsn_kind     log sequence number (56 bits), kind (8 bits, see [`RecordKind`])
+//!     16       4  payload_crc  same seed, other half
+//!     20       n  payload      padded with zeros to a multiple of 8
+//! ```
 //!
 //! The seed is in both checksums so that an old record of a recycled file never replays, zeros are
 //! never a record, and a message body cannot forge one. The header has a checksum of its own so

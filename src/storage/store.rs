@@ -75,7 +75,7 @@ pub enum Event {
     /// Everything up to this batch is on stable storage.
     Flushed(Batch),
     /// Octets of this segment ([`MessageRef::segment`]) that were cold are not any more: whoever got
-    /// [`Read::Cold`] from it may read again.
+    /// [`super::Read::Cold`] from it may read again.
     Warm {
         /// The segment.
         segment: u32,
