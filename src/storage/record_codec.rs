@@ -492,18 +492,20 @@ const SEGMENT_HEADER_OCTETS: usize = 64;
 /// What a segment says about itself. It lies twice at the start of the file (offsets 0 and 512, two
 /// sectors), since without its seed no record of the segment can be read.
 ///
-///     offset  octets  field
-///          0       8  magic         "leveret\n"
-///          8       4  version       of the format
-///         12       4  number        of the segment
-///         16       8  seed          of the checksums of its records
-///         24       8  first_lsn     log sequence number of its first record
-///         32       8  records_end   compacted: where the records end and the table begins; else 0
-///         40       4  table_entries compacted: entries of the table; else 0
-///         44       4  table_crc     compacted: checksum of the table; else 0
-///         48       8  rewritten     how often it was compacted
-///         56       4  reserved      zero
-///         60       4  crc           over the 60 octets before
+/// ```text
+/// offset  octets  field
+///      0       8  magic         "leveret\n"
+///      8       4  version       of the format
+///     12       4  number        of the segment
+///     16       8  seed          of the checksums of its records
+///     24       8  first_lsn     log sequence number of its first record
+///     32       8  records_end   compacted: where the records end and the table begins; else 0
+///     40       4  table_entries compacted: entries of the table; else 0
+///     44       4  table_crc     compacted: checksum of the table; else 0
+///     48       8  rewritten     how often it was compacted
+///     56       4  reserved      zero
+///     60       4  crc           over the 60 octets before
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SegmentHeader {
     /// Version of the format.
