@@ -329,12 +329,10 @@ fn command(dice: &mut Dice, channel: &Channel) -> (Method, Option<Content>) {
             "basic.reject",
             &[("delivery_tag", tag), ("requeue", bit(dice, 2))],
         ),
+        // Not global: RabbitMQ then holds back consumers without acknowledgement too.
         90..93 => Method::new(
             "basic.qos",
-            &[
-                ("prefetch_count", Value::Number(dice.below(4) as u64)),
-                ("global", bit(dice, 3)),
-            ],
+            &[("prefetch_count", Value::Number(dice.below(4) as u64))],
         ),
         93..94 => Method::new("basic.recover", &[("requeue", Value::Bit(!dice.one_in(6)))]),
         94..96 => Method::new("confirm.select", &[]),
