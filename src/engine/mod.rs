@@ -251,7 +251,7 @@ impl<S: Storage> Engine<S> {
             plant: &mut self.plant,
             offer: &self.offer,
             outbox: id.slot,
-            address: Some(peer.address.ip()),
+            ends: (peer.address, peer.local),
             outbox_octets_max: self.outbox_octets_max,
             publishing_stopped,
         };
@@ -312,7 +312,13 @@ impl<S: Storage> Engine<S> {
         let peer = self.peers.remove(id.slot as usize);
         self.plant.outboxes.remove(id.slot as usize);
         self.peers_dropped += 1;
-        log::info!("closed AMQP connection {}", peer.name());
+        let (client, name) = (&peer.connection.client, peer.name());
+        let open_ms = now.wall_ms.saturating_sub(peer.connected_ms);
+        log::info!(
+            "closing AMQP connection ({name}, vhost: '{}', user: '{}', duration: '{open_ms}ms')",
+            client.vhost,
+            client.user
+        );
     }
 
     fn with_connection<R>(
@@ -328,7 +334,7 @@ impl<S: Storage> Engine<S> {
             plant: &mut self.plant,
             offer: &self.offer,
             outbox: id.slot,
-            address: Some(peer.address.ip()),
+            ends: (peer.address, peer.local),
             outbox_octets_max: self.outbox_octets_max,
             publishing_stopped: self.alarm.is_some(),
         };

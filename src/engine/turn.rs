@@ -1,8 +1,9 @@
 //! What a connection gets when it asks its host: the router and the log, for the length of a call.
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 
 use super::plant::Plant;
+use super::view::ends_shown;
 use crate::auth::sasl::{self, SaslError};
 use crate::broker::session::Session;
 use crate::broker::{
@@ -20,7 +21,8 @@ pub(super) struct Turn<'a, S: Storage> {
     pub(super) plant: &'a mut Plant<S>,
     pub(super) offer: &'a Offer,
     pub(super) outbox: OutboxKey,
-    pub(super) address: Option<IpAddr>,
+    /// The client's end of the socket, and ours.
+    pub(super) ends: (SocketAddr, SocketAddr),
     pub(super) outbox_octets_max: usize,
     pub(super) publishing_stopped: bool,
 }
@@ -61,7 +63,11 @@ impl<S: Storage> Host for Turn<'_, S> {
             })
         })?;
         let users = &self.broker.users;
-        match users.authenticate(credentials.name, credentials.password, self.address) {
+        match users.authenticate(
+            credentials.name,
+            credentials.password,
+            Some(self.ends.0.ip()),
+        ) {
             Ok(id) => Ok(users
                 .get(id)
                 .map(|user| user.name().to_owned())
@@ -88,7 +94,8 @@ impl<S: Storage> Host for Turn<'_, S> {
         self.broker.users.access(id, name).ok_or_else(refused)?;
         self.plant.outboxes[self.outbox as usize].frame_max = client.frame_max;
         log::info!(
-            "connection of user '{user}' authenticated and granted access to vhost '{name}'"
+            "connection {}: user '{user}' authenticated and granted access to vhost '{name}'",
+            ends_shown(self.ends)
         );
         Ok(self.broker.open_session(Session {
             generation: 0,

@@ -88,12 +88,17 @@ impl Facts {
 impl Peer {
     /// `127.0.0.1:49330 -> 127.0.0.1:5672`
     pub(super) fn name(&self) -> String {
-        format!("{} -> {}", shown(self.address), shown(self.local))
+        ends_shown((self.address, self.local))
     }
 }
 
+/// The name of the connection between two ends, the client's first.
+pub(super) fn ends_shown((peer, local): (SocketAddr, SocketAddr)) -> String {
+    format!("{} -> {}", shown(peer), shown(local))
+}
+
 /// An address as people know it: one of IPv4 that came through a socket of IPv6 is itself again.
-pub(super) fn shown(address: SocketAddr) -> SocketAddr {
+fn shown(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
