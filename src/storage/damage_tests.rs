@@ -253,6 +253,48 @@ fn a_missing_segment_is_named_and_the_rest_is_there() {
 }
 
 #[test]
+fn a_rewritten_segment_without_its_table_gives_each_entry_its_own_message() {
+    let mut bench = filled();
+    for sequence in 1..=100 {
+        if sequence % 7 != 0 {
+            bench.store.settle_range(QueueId(1), sequence, sequence);
+        }
+    }
+    bench.store.checkpoint();
+    for _ in 0..4 {
+        bench.settle_down();
+    }
+    assert!(bench.store.counters().compacted > 0);
+    let kept = |sequence: &u64| *sequence > 100 || sequence % 7 == 0;
+    let mut expected = live();
+    expected.retain(kept);
+    let mut damaged = 0;
+    for name in files(&bench.disk, ".seg") {
+        let whole = bench.disk.contents(&name).expect("there");
+        let number = name[..10].parse().expect("a number");
+        let header = record_codec::SegmentHeader::decode(&whole, number);
+        let Some(header) = header.filter(|header| header.rewritten > 0) else {
+            continue;
+        };
+        damaged += 1;
+        let disk = bench.disk.killed();
+        disk.put(&name, &whole[..header.records_end as usize]);
+        let mut after = Bench::open(disk);
+        assert_eq!(readable(&mut after), expected);
+        assert!(
+            after
+                .recovery
+                .report
+                .iter()
+                .any(|line| line.contains("table"))
+        );
+        let mut again = Bench::open(after.disk.killed());
+        assert_eq!(readable(&mut again), expected);
+    }
+    assert!(damaged > 0);
+}
+
+#[test]
 fn a_lost_checkpoint_brings_settled_messages_back_but_loses_none() {
     let mut bench = filled();
     bench.store.checkpoint();

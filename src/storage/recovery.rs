@@ -13,6 +13,7 @@
 //! | a segment that the checkpoint names and that is missing | damage, as above |
 //! | a segment that the checkpoint covers and leaves out | was given back: used again |
 //! | a segment file without a header of its own | made ahead or recycled and never written: used again |
+//! | a rewritten segment whose table does not check | its index is passed over, its records are read |
 //! | a header that cannot be read over octets that are not zero | damage: set aside under another name |
 //! | a record of an older life of the file | never seen: the checksums start from another seed |
 //! | a format newer than this program | refused |
@@ -291,7 +292,17 @@ impl<S: Storage> Opening<'_, S> {
                 self.unused.push(name);
                 continue;
             }
-            let content = match Index::read(self.storage, &header) {
+            // Without its table nobody can tell where the places of an index lie now. What is read
+            // record by record gets the places of today, and so does the index that is made of it.
+            let table_is_lost = header.rewritten > 0
+                && compaction::read_table(self.storage, &file, &header).is_none();
+            if table_is_lost {
+                self.report(format!(
+                    "{name}: its table is damaged; its records were read one by one"
+                ));
+            }
+            let index = Index::read(self.storage, &header).filter(|_| !table_is_lost);
+            let content = match index {
                 Some(index) => Content::Indexed(index),
                 None => self.scan(&file, &header, u64::MAX)?,
             };
