@@ -71,6 +71,20 @@ test('rabbitmq-client: publisher, consumer with retries', async () => {
   await rabbit.close();
 });
 
+test('rabbitmq-client: RPC by direct reply-to', async () => {
+  const rabbit = new Connection(url);
+  const calls = name('calls');
+  const server = rabbit.createConsumer({ queue: calls, queueOptions: { autoDelete: true } }, async (request, reply) => {
+    await reply(request.body * 2);
+  });
+  await new Promise((resolve) => server.once('ready', resolve));
+  const client = rabbit.createRPCClient({ confirm: true });
+  const answers = await Promise.all([1, 2, 3].map((number) => client.send(calls, number)));
+  assert.deepEqual(answers.map((answer) => answer.body), [2, 4, 6]);
+  await Promise.all([client.close(), server.close()]);
+  await rabbit.close();
+});
+
 if (mayKill) {
   test('rabbitmq-client: goes on by itself after a kill', { timeout: 90_000 }, async () => {
     const rabbit = new Connection({ url, retryLow: 50, retryHigh: 500 });
