@@ -95,6 +95,15 @@ impl Stream {
     }
 }
 
+/// Sockets that may be added without taking descriptors from files.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Room {
+    /// For the control socket.
+    pub(super) local: usize,
+    /// For everyone else.
+    pub(super) remote: usize,
+}
+
 /// One socket and the connection behind it.
 struct Peer {
     stream: Stream,
@@ -249,12 +258,11 @@ impl HttpServer {
         self.is_busy() || self.next_deadline().is_some_and(|due| due.is_due(now))
     }
 
-    /// Accepts, reads, answers, writes: as much as belongs into one turn. `room`: sockets that may
-    /// be added.
+    /// Accepts, reads, answers, writes: as much as belongs into one turn.
     pub(super) fn turn(
         &mut self,
         now: Now,
-        room: usize,
+        room: Room,
         admin: &mut dyn Admin,
         registry: &Registry,
     ) {
@@ -298,7 +306,7 @@ impl HttpServer {
 
     // ---- accept ----
 
-    fn accept(&mut self, now: Now, room: usize, registry: &Registry) {
+    fn accept(&mut self, now: Now, room: Room, registry: &Registry) {
         (self.accept_at, self.is_accepting) = (None, false);
         let mut left = ACCEPTS_PER_TURN;
         for index in 0..self.listeners.len() {
@@ -335,18 +343,19 @@ impl HttpServer {
     fn welcome(
         &mut self,
         now: Now,
-        room: usize,
+        room: Room,
         mut stream: Stream,
         peer: HttpPeer,
         registry: &Registry,
     ) {
         // The last places are the control socket's, so that an operator always gets through.
-        let places = match peer {
-            HttpPeer::Local => self.peers_max,
-            HttpPeer::Remote(_) => self.peers_max - self.peers_max / 8,
+        let open = self.peers.len();
+        let (places, room) = match peer {
+            HttpPeer::Local => (self.peers_max, room.local),
+            HttpPeer::Remote(_) => (self.peers_max - self.peers_max / 8, room.remote),
         };
-        if self.peers.len() >= places || (room == 0 && peer != HttpPeer::Local) {
-            log::warn!("refusing an HTTP connection: there are {places}");
+        if open >= places || room == 0 {
+            log::warn!("refusing an HTTP connection: there are {open}");
             return;
         }
         let slot = self.peers.vacant_key();

@@ -35,7 +35,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 use slab::Slab;
 
-use self::http::HttpServer;
+use self::http::{HttpServer, Room};
 use self::memory::MemoryWatch;
 use crate::admin::ListenerRow;
 use crate::clock::{Clock, Deadline, Now};
@@ -109,6 +109,9 @@ const FAREWELL_MS: u64 = 300;
 
 /// How old what the operating system says of the process may be, in milliseconds.
 const FIGURES_MS: u64 = 1000;
+
+/// Sockets that operators on this machine may open when there is no room for anyone else.
+const CONTROL_SOCKETS: usize = 16;
 
 /// A refusal for want of room is told this often at most, in milliseconds.
 const REFUSAL_TOLD_MS: u64 = 1000;
@@ -418,7 +421,7 @@ impl<S: Storage> Reactor<S> {
 
     fn welcome(&mut self, now: Now, mut stream: TcpStream, address: SocketAddr) {
         let connections_max = self.config.limits.connections_max as usize;
-        if self.peers.len() >= connections_max || self.socket_room() == 0 {
+        if self.peers.len() >= connections_max || self.socket_room(0) == 0 {
             if self.refusal_told_at.is_due(now) {
                 self.refusal_told_at = now.after_ms(REFUSAL_TOLD_MS);
                 let open = self.peers.len();
@@ -532,10 +535,10 @@ impl<S: Storage> Reactor<S> {
 
     // ---- HTTP ----
 
-    /// Sockets that may be added without taking descriptors from files.
-    fn socket_room(&self) -> usize {
+    /// Sockets that may be added without taking descriptors from files, but for `extra` of them.
+    fn socket_room(&self, extra: usize) -> usize {
         let open = self.peers.len() + self.http.peers();
-        self.sockets_max.saturating_sub(open)
+        (self.sockets_max + extra).saturating_sub(open)
     }
 
     fn serve_http(&mut self, now: Now) {
@@ -547,7 +550,10 @@ impl<S: Storage> Reactor<S> {
         if !self.http.wants_turn(now) {
             return;
         }
-        let room = self.socket_room();
+        let room = Room {
+            local: self.socket_room(CONTROL_SOCKETS),
+            remote: self.socket_room(0),
+        };
         if self.figures_at.is_due(now) {
             self.figures_at = now.after_ms(FIGURES_MS);
             let http_connections = self.http.peers() as u64;
