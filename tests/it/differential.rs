@@ -420,6 +420,10 @@ impl Side {
         if method.spec.name == "channel.close" {
             self.ask(connection, channel, method, &mut answers)?;
             self.reopen(connection, channel, &mut answers)?;
+        } else if method.spec.name == "tx.commit" {
+            // RabbitMQ takes nothing else before it has answered.
+            self.ask(connection, channel, method, &mut answers)?;
+            self.settle(connection, channel, &mut answers)?;
         } else {
             self.lines[connection]
                 .peer
