@@ -265,7 +265,7 @@ fn a_rewritten_segment_without_its_table_gives_each_entry_its_own_message() {
         bench.settle_down();
     }
     assert!(bench.store.counters().compacted > 0);
-    let kept = |sequence: &u64| *sequence > 100 || sequence % 7 == 0;
+    let kept = |sequence: &u64| *sequence > 100 || sequence.is_multiple_of(7);
     let mut expected = live();
     expected.retain(kept);
     let mut damaged = 0;
