@@ -24,5 +24,11 @@ while kill -0 "$pid" 2>/dev/null; do
 done
 rm -f "$dir/pid"
 
+# The mapper refuses to end before it has noticed that its node is gone.
 read -r _ _ epmd_port < "$dir/ports"
-ERL_EPMD_PORT=$epmd_port epmd -kill > /dev/null 2>&1 || true
+turns=0
+until ERL_EPMD_PORT=$epmd_port epmd -kill 2>&1 | grep -q -e '^Killed' -e 'Cannot connect'; do
+    turns=$((turns + 1))
+    [ "$turns" -gt 30 ] && { echo "the port mapper on $epmd_port does not end" >&2; exit 70; }
+    sleep 0.1
+done
