@@ -688,6 +688,9 @@ impl<S: Storage> Engine<S> {
         for unused in self.broker.restore_definitions(definitions) {
             log::error!("a definition does not fit the others: {unused}");
         }
+        if recovery.definitions_damaged {
+            self.name_orphans(&recovery);
+        }
         let durable: std::collections::BTreeMap<_, _> = self.broker.durable_queues().collect();
         for queue in recovery.queues {
             let Some(&key) = durable.get(&queue.id) else {
@@ -710,6 +713,47 @@ impl<S: Storage> Engine<S> {
             self.broker.restore_queue(key, restored);
         }
         self.broker.queue_ids_from(recovery.queue_id_next);
+    }
+
+    /// Gives queues whose definitions were lost to damage a name, so that nothing is deleted since
+    /// something else about it cannot be read.
+    fn name_orphans(&mut self, recovery: &crate::storage::Recovery) {
+        let known: std::collections::BTreeSet<_> =
+            self.broker.durable_queues().map(|(id, _)| id).collect();
+        let Some(vhost) = self
+            .broker
+            .vhosts()
+            .next()
+            .map(|(_, vhost)| vhost.name.to_string())
+        else {
+            return;
+        };
+        for queue in &recovery.queues {
+            if known.contains(&queue.id) || queue.messages == 0 {
+                continue;
+            }
+            let name = format!("leveret.recovered-{}", queue.id.0);
+            log::error!(
+                "the definition of a queue is lost: its {} messages are in queue '{name}' in vhost '{vhost}'",
+                queue.messages
+            );
+            let properties = broker::queue::QueueProperties {
+                durable: true,
+                exclusive_to: None,
+                auto_delete: false,
+                arguments: Box::default(),
+            };
+            let pair = Definition::queue(&vhost, name.as_bytes(), queue.id, &properties);
+            let name = name.into_bytes();
+            let definition = Definition::Queue {
+                vhost: vhost.clone(),
+                name,
+                id: queue.id,
+                properties,
+            };
+            self.broker.restore_definitions(vec![definition]);
+            self.plant.define(&[(pair.key, Some(pair.value))]);
+        }
     }
 
     fn seed(&mut self, config: &Config, seed: u64) {
