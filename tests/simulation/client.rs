@@ -284,7 +284,7 @@ fn publish(shared: &mut Shared, random: &mut Random) -> Operation {
         *random.pick(&KEYS)
     };
     let body_octets = if random.one_in(shared.large_one_in) {
-        random.between(100_000, 2_000_000)
+        random.between(100_000, 1_000_000)
     } else if random.one_in(40) {
         random.between(3000, 20_000)
     } else {

@@ -4,7 +4,8 @@
 //! * `cargo test --test simulation`: the seeds from 1 to 1000.
 //! * `LEVERET_SEED=7 cargo test --test simulation -- --nocapture`: one seed, with a trace of every
 //!   frame and step.
-//! * `make sim SEED=5000 STEPS=1000000`: from that seed on, until so many operations were done.
+//! * `make sim SEED=5000 STEPS=1000000`: from that seed on, until so many operations were done, with
+//!   two restarts in each (`LEVERET_RESTARTS`).
 
 mod client;
 mod counts;
@@ -98,6 +99,7 @@ fn plan(seed: u64) -> Plan {
         seed,
         operations: OPERATIONS,
         restarts: number("LEVERET_RESTARTS").unwrap_or(0),
+        has_small_segments: number("LEVERET_LARGE_SEGMENTS") != Some(1),
         is_traced: false,
     }
 }

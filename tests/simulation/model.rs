@@ -903,6 +903,20 @@ impl Model {
         Ok(name.to_owned())
     }
 
+    /// Somebody is about to read a queue.
+    pub(crate) fn may_read(&mut self, key: ConnectionKey, number: u16, name: &str) {
+        let is_open = self
+            .connection(key)
+            .channel(number)
+            .is_some_and(|it| !it.is_closing);
+        if is_open
+            && let Ok(name) = self.queue_named(key, number, name)
+            && let Ok(uid) = self.find_queue(key, &name)
+        {
+            self.queues.get_mut(&uid).expect("found above").ever_read = true;
+        }
+    }
+
     fn find_queue(&self, key: ConnectionKey, name: &str) -> Result<Uid, Code> {
         let uid = self.topology.queues.get(name).ok_or(404u16)?.uid;
         match self.queues[&uid].exclusive_to {

@@ -309,6 +309,7 @@ impl Operation {
             | O::QueueUnbind { .. }
             | O::ConfirmSelect { .. }
             | O::TxSelect => true,
+            O::Ack { tag, multiple } | O::Nack { tag, multiple, .. } => *tag == 0 || *multiple,
             _ => false,
         }
     }

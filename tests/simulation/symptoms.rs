@@ -53,6 +53,7 @@ fn world() -> World {
         seed: 1,
         operations: 0,
         restarts: 1,
+        has_small_segments: true,
         is_traced: false,
     })
 }

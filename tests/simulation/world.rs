@@ -74,6 +74,8 @@ pub(crate) struct Plan {
     pub(crate) operations: u64,
     /// Restarts, at least.
     pub(crate) restarts: u64,
+    /// Segments are full soon, so that they are indexed, rewritten and recycled all the time.
+    pub(crate) has_small_segments: bool,
     /// Every step is printed as it happens.
     pub(crate) is_traced: bool,
 }
@@ -107,12 +109,15 @@ pub(crate) struct World {
     steps: u64,
 }
 
-fn config(random: &mut Random) -> Config {
+fn config(plan: Plan, random: &mut Random) -> Config {
     let mut config = Config::default();
     let limits = &mut config.limits;
     limits.segment_octets_min = *random.pick(&[8 << 10, 16 << 10, 64 << 10]);
     limits.segment_octets_max = *random.pick(&[16 << 10, 64 << 10, 256 << 10]);
     limits.segment_octets_max = limits.segment_octets_max.max(limits.segment_octets_min);
+    if !plan.has_small_segments {
+        (limits.segment_octets_min, limits.segment_octets_max) = (256 << 10, 256 << 10);
+    }
     limits.arena_octets_max = *random.pick(&[16 << 10, 512 << 10]);
     limits.tail_octets_max = *random.pick(&[8 << 10, 64 << 10, 1 << 20]);
     limits.outbox_octets_low = 1 << 10;
@@ -134,7 +139,7 @@ fn fresh_now(random: &mut Random) -> Now {
 impl World {
     pub(crate) fn new(plan: Plan) -> Self {
         let mut random = Random::new(plan.seed);
-        let config = config(&mut random);
+        let config = config(plan, &mut random);
         let storage = MemoryStorage::new();
         let now = fresh_now(&mut random);
         let engine = Engine::open(storage.clone(), &config, now, random.draw())
@@ -487,6 +492,12 @@ impl World {
             let (_, channel, operation) = self.peers[at].pending.pop_front().expect("seen above");
             self.note(|| format!("{key} → {channel} {operation}"));
             self.model.execute(key, channel, &operation);
+        }
+        if let Some((_, channel, Operation::Get { queue, .. })) = self.peers[at].pending.front()
+            && received.pause.is_some()
+        {
+            // The permission to deliver is on its way although nothing was fetched yet.
+            self.model.may_read(key, *channel, queue);
         }
         self.note_log_ids();
         self.after_call();
