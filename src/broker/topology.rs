@@ -84,7 +84,7 @@ impl Broker {
         if let Some(key) = self.exchange_key(vhost, name) {
             let existing = &self.exchanges[key.slot as usize].properties;
             arguments::check_exchange_equivalent(&what, existing, &properties)?;
-            return Ok((false, None));
+            return Ok((false, remembered(existing.durable, sink)));
         }
         if name.starts_with(b"amq.") {
             return Err(Exception::access_refused(format!(
@@ -352,7 +352,7 @@ impl Broker {
             };
             equivalence.check_queue(&queue.properties, &properties)?;
             arguments::check_queue(&what, arguments)?;
-            return Ok((key, false, None));
+            return Ok((key, false, remembered(queue.is_logged(), sink)));
         }
         arguments::check_queue(&what, arguments)?;
         let limit = self.limits.queues_max;
@@ -641,7 +641,8 @@ impl Broker {
         let source = &self.exchanges[of.source.slot as usize];
         source.check_binding(FieldTable::stored(of.arguments))?;
         if self.bindings.find(of).is_some() {
-            return Ok(Outcome::now(answer));
+            let after = remembered(self.is_durable_binding(of), sink);
+            return Ok(Outcome { answer, after });
         }
         let limit = self.limits.bindings_max;
         if self.bindings.len() >= limit as usize {
@@ -752,6 +753,14 @@ impl Broker {
 pub(super) fn defined<S: Sink>(pairs: &Pairs, answer: Answer, sink: &mut S) -> Outcome {
     let after = remember(pairs, sink);
     Outcome { answer, after }
+}
+
+/// What the answer to a repeated declaration waits for: the first one may still be on its way to
+/// the disk, and the answer promises as much as its answer does.
+fn remembered<S: Sink>(is_durable: bool, sink: &S) -> Option<Batch> {
+    is_durable
+        .then(|| sink.batch())
+        .filter(|&batch| !sink.is_flushed(batch))
 }
 
 /// A queue to be made, or to be compared with the one there is.
