@@ -139,6 +139,7 @@ impl Bench {
         let config = StoreConfig {
             segment_octets_min: 8 << 10,
             segment_octets_max: 8 << 10,
+            segment_slack: 0,
             ..StoreConfig::default()
         };
         let now = Now {

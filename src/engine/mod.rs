@@ -795,6 +795,7 @@ fn store_config(config: &Config) -> StoreConfig {
         tail_octets_max: limits.tail_octets_max as usize,
         segment_octets_min: limits.segment_octets_min,
         segment_octets_max: limits.segment_octets_max,
+        segment_slack: limits.segment_slack,
         arena_octets_max: limits.arena_octets_max as usize,
         ..StoreConfig::default()
     }

@@ -322,7 +322,10 @@ impl<S: Storage> Store<S> {
             }
             return;
         }
-        if self.candidates.is_empty() || self.retry_at.is_some_and(|retry| !retry.is_due(now)) {
+        if self.candidates.is_empty()
+            || !self.wants_compaction()
+            || self.retry_at.is_some_and(|retry| !retry.is_due(now))
+        {
             return;
         }
         for _ in 0..self.candidates.len() {
@@ -349,6 +352,17 @@ impl<S: Storage> Store<S> {
             self.begin_compaction(number);
             return;
         }
+    }
+
+    /// Whether the files take so much more than what lives in them that rewriting is due. What is
+    /// consumed in order dies a segment at a time and need not be rewritten on its way.
+    fn wants_compaction(&self) -> bool {
+        let ahead = self.prepared.values().map(|prepared| prepared.octets);
+        let spare = self.segment_octets * self.recyclable.len() as u64;
+        let files = self.segments.file_octets() + ahead.sum::<u64>() + spare;
+        // A quarter of a segment less, for what is estimated.
+        let slack = self.segment_octets * (4 * self.config.segment_slack).saturating_sub(1) / 4;
+        files > 2 * self.segments.live_share() + slack
     }
 
     fn begin_compaction(&mut self, number: u32) {
@@ -383,11 +397,11 @@ impl<S: Storage> Store<S> {
             Ok(Some(rewritten)) => {
                 let old = segment.map.replace(rewritten.map);
                 segment.table = Some(rewritten.table);
-                segment.octets = rewritten.octets;
                 segment.used = rewritten.records_end;
                 segment.rewritten = rewritten.times;
                 segment.warmth = super::segment::Warmth::default();
                 segment.warmth.warm(0, segment.used.max(1), now_s);
+                self.segments.set_octets(number, rewritten.octets);
                 self.counters.compacted += 1;
                 if rewritten.lost > 0 {
                     let name = segment_name(number);

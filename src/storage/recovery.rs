@@ -761,7 +761,8 @@ fn replay<S: Storage>(store: &mut Store<S>, indexes: &BTreeMap<u32, Index>) {
             .sum();
         if let Some(segment) = store.segments.get_mut(number) {
             let octets = segment.used.saturating_sub(SEGMENT_START);
-            segment.live_share = octets * segment.live_entries / entries.max(1);
+            let share = octets * segment.live_entries / entries.max(1);
+            store.segments.set_live_share(number, share);
         }
     }
 }

@@ -194,14 +194,6 @@ impl<S: Storage> Segment<S> {
         Some(u64::from(place) * 8)
     }
 
-    /// Takes away `entries` entries that answered for `share` octets.
-    #[inline]
-    pub(super) fn release(&mut self, entries: u64, share: u64) {
-        debug_assert!(self.live_entries >= entries, "segment {}", self.number);
-        self.live_entries = self.live_entries.saturating_sub(entries);
-        self.live_share = self.live_share.saturating_sub(share);
-    }
-
     /// Whether rewriting may free three sevenths of the file, as far as the shares tell. A record
     /// with several holders lives longer than its shares say; so a look that finds too much alive
     /// is repeated only after an eighth of the rest is released.
@@ -228,6 +220,10 @@ pub(super) struct Segments<S: Storage> {
     slab: Slab<Segment<S>>,
     slots: HashMap<u32, usize>,
     last: (u32, usize),
+    /// Octets of all files.
+    file_octets: u64,
+    /// Sum of what the live entries answer for.
+    live_share: u64,
 }
 
 impl<S: Storage> Segments<S> {
@@ -236,11 +232,15 @@ impl<S: Storage> Segments<S> {
             slab: Slab::new(),
             slots: HashMap::new(),
             last: (u32::MAX, 0),
+            file_octets: 0,
+            live_share: 0,
         }
     }
 
     pub(super) fn insert(&mut self, segment: Segment<S>) {
         let number = segment.number;
+        self.file_octets += segment.octets;
+        self.live_share += segment.live_share;
         let slot = self.slab.insert(segment);
         self.slots.insert(number, slot);
         self.last = (number, slot);
@@ -249,7 +249,68 @@ impl<S: Storage> Segments<S> {
     pub(super) fn remove(&mut self, number: u32) -> Option<Segment<S>> {
         self.last = (u32::MAX, 0);
         let slot = self.slots.remove(&number)?;
-        Some(self.slab.remove(slot))
+        let segment = self.slab.remove(slot);
+        self.file_octets -= segment.octets;
+        self.live_share -= segment.live_share;
+        Some(segment)
+    }
+
+    /// Octets of all files.
+    pub(super) fn file_octets(&self) -> u64 {
+        self.file_octets
+    }
+
+    /// Octets that the live entries of all segments answer for; an estimate after a restart.
+    pub(super) fn live_share(&self) -> u64 {
+        self.live_share
+    }
+
+    /// Notes how long the file of a segment is.
+    pub(super) fn set_octets(&mut self, number: u32, octets: u64) {
+        if let Some(segment) = self.get_mut(number) {
+            let before = std::mem::replace(&mut segment.octets, octets);
+            self.file_octets = self.file_octets - before + octets;
+        }
+    }
+
+    /// Notes what the live entries of a segment answer for.
+    pub(super) fn set_live_share(&mut self, number: u32, octets: u64) {
+        if let Some(segment) = self.get_mut(number) {
+            let before = std::mem::replace(&mut segment.live_share, octets);
+            self.live_share = self.live_share - before + octets;
+        }
+    }
+
+    /// Adds entries that answer for `share` octets together to a segment.
+    #[inline]
+    pub(super) fn hold(
+        &mut self,
+        number: u32,
+        entries: u64,
+        share: u64,
+    ) -> Option<&mut Segment<S>> {
+        let segment = self.get_mut(number)?;
+        segment.live_entries += entries;
+        segment.live_share += share;
+        self.live_share += share;
+        self.get_mut(number)
+    }
+
+    /// Takes entries that answered for `share` octets together away from a segment.
+    #[inline]
+    pub(super) fn release(
+        &mut self,
+        number: u32,
+        entries: u64,
+        share: u64,
+    ) -> Option<&mut Segment<S>> {
+        let segment = self.get_mut(number)?;
+        debug_assert!(segment.live_entries >= entries, "segment {number}");
+        let share = share.min(segment.live_share);
+        segment.live_entries = segment.live_entries.saturating_sub(entries);
+        segment.live_share -= share;
+        self.live_share -= share;
+        self.get_mut(number)
     }
 
     /// The segment with this number. Asking again for the same one costs a comparison.

@@ -34,6 +34,9 @@ pub struct StoreConfig {
     pub segment_octets_min: u64,
     /// Octets of the largest segment.
     pub segment_octets_max: u64,
+    /// Segments' worth of files beyond twice what lives in them from which on segments are
+    /// rewritten.
+    pub segment_slack: u64,
     /// Octets of full transient blocks that stay in memory.
     pub arena_octets_max: usize,
     /// Octets of one spill file.
@@ -49,6 +52,7 @@ impl Default for StoreConfig {
             tail_octets_max: 16 << 20,
             segment_octets_min: 1 << 20,
             segment_octets_max: 64 << 20,
+            segment_slack: 4,
             arena_octets_max: 4 << 20,
             spill_file_octets: 16 << 20,
             disk_free_octets_min: 50_000_000,
@@ -149,7 +153,7 @@ pub struct Store<S: Storage> {
     /// The segment that is being filled, if one was begun.
     pub(super) filling: Option<Filling>,
     pub(super) next_number: u32,
-    segment_octets: u64,
+    pub(super) segment_octets: u64,
     /// Files made ahead, by segment.
     pub(super) prepared: HashMap<u32, PreparedFile<S>>,
     /// What was asked for and is not there yet, by segment: octets.
@@ -356,11 +360,10 @@ impl<S: Storage> Store<S> {
         let share_octets = record_octets as u32 / holders;
         // What the entries will give back, after the rounding of their size class.
         let share = u64::from(Entry::new(at, 0, share_octets, 0).share_octets());
-        if let Some(segment) = self.segments.get_mut(number) {
+        let entries = u64::from(holders);
+        if let Some(segment) = self.segments.hold(number, entries, share * entries) {
             segment.last_lsn = lsn;
             segment.used = offset + record_octets as u64;
-            segment.live_entries += u64::from(holders);
-            segment.live_share += share * u64::from(holders);
             if holders as usize > to.len() {
                 segment.unlogged.push((at.place, holders - to.len() as u32));
             }
@@ -899,8 +902,8 @@ impl<S: Storage> Store<S> {
         match result {
             Ok(prepared) => {
                 let wanted = self.preparing.remove(&number);
+                self.segments.set_octets(number, prepared.octets);
                 if let Some(segment) = self.segments.get_mut(number) {
-                    segment.octets = prepared.octets;
                     segment.file = Some(prepared.file);
                     segment.map = Some(prepared.map);
                     let used = segment.used;
@@ -1196,11 +1199,10 @@ impl<S: Storage> Store<S> {
 
     #[inline]
     fn release_logged(&mut self, number: u32, entries: u64, share: u64) {
-        if let Some(segment) = self.segments.get_mut(number) {
-            segment.release(entries, share);
-            if segment.live_entries == 0 || segment.worth_a_look() {
-                self.consider(number);
-            }
+        if let Some(segment) = self.segments.release(number, entries, share)
+            && (segment.live_entries == 0 || segment.worth_a_look())
+        {
+            self.consider(number);
         }
     }
 
@@ -1209,7 +1211,7 @@ impl<S: Storage> Store<S> {
         for &(number, entries) in released {
             if let Some(segment) = self.segments.get_mut(number) {
                 let share = segment.live_share / segment.live_entries.max(1) * entries;
-                segment.release(entries, share);
+                self.segments.release(number, entries, share);
                 self.consider(number);
             }
         }

@@ -38,6 +38,7 @@ pub(super) fn small_config() -> StoreConfig {
     StoreConfig {
         segment_octets_min: 8 << 10,
         segment_octets_max: 64 << 10,
+        segment_slack: 0,
         tail_octets_max: 1 << 20,
         arena_octets_max: 512 << 10,
         spill_file_octets: 1 << 20,

@@ -115,6 +115,7 @@ fn config(plan: Plan, random: &mut Random) -> Config {
     limits.segment_octets_min = *random.pick(&[8 << 10, 16 << 10, 64 << 10]);
     limits.segment_octets_max = *random.pick(&[16 << 10, 64 << 10, 256 << 10]);
     limits.segment_octets_max = limits.segment_octets_max.max(limits.segment_octets_min);
+    limits.segment_slack = *random.pick(&[0, 0, 4]);
     if !plan.has_small_segments {
         (limits.segment_octets_min, limits.segment_octets_max) = (256 << 10, 256 << 10);
     }
