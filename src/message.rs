@@ -24,6 +24,15 @@ impl<'a> Message<'a> {
         &self.names[1..=usize::from(self.names[0])]
     }
 
+    /// Octets that it takes where it is stored; those of a large body lie elsewhere.
+    pub fn octets_in_memory(&self) -> u64 {
+        let body = match self.body {
+            Body::Octets(octets) => octets.len(),
+            Body::Large(_) => 0,
+        };
+        (self.names.len() + self.properties.len() + body) as u64
+    }
+
     /// Routing key.
     pub fn routing_key(&self) -> &'a [u8] {
         &self.names[usize::from(self.names[0]) + 2..]

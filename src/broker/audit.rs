@@ -84,6 +84,21 @@ impl Broker {
         Ok(())
     }
 
+    /// Entries that hold a message, recounted: those of queues, of channels, of transactions, and
+    /// those that long work has still to let go of.
+    pub fn entries_held(&self) -> u64 {
+        let queues = self.queues.iter().map(|(_, queue)| queue.message_count());
+        let channels = self.channels.iter().map(|(_, channel)| {
+            let publishes = match &channel.mode {
+                Mode::Tx(transaction) => transaction.publishes.len(),
+                _ => 0,
+            };
+            held_by(channel).count() as u64 + publishes as u64
+        });
+        let slices = self.slices.iter().map(Slice::entries);
+        queues.chain(channels).chain(slices).sum()
+    }
+
     fn audit_consumer(
         &self,
         key: u32,

@@ -223,6 +223,9 @@ pub struct Channel {
     pub prefetch_count: u16,
     /// `basic.qos` with `global=true`: the limit of all consumers together; 0 is none.
     pub global_prefetch_count: u16,
+    /// Deliveries that all its consumers together may hold: the global prefetch, or the bound that
+    /// the configuration sets where there is none.
+    pub consumer_unacked_max: u32,
     /// Its consumers by tag.
     pub consumers: HashMap<Box<[u8]>, ConsumerKey, foldhash::fast::FixedState>,
     /// A consumer was passed over since the common limit was reached.
@@ -245,7 +248,14 @@ pub struct Channel {
 
 impl Channel {
     /// A channel just opened.
-    pub fn new(generation: u32, session: SessionKey, number: u16) -> Self {
+    ///
+    /// * `consumer_unacked_max`: see the field; at least 1.
+    pub fn new(
+        generation: u32,
+        session: SessionKey,
+        number: u16,
+        consumer_unacked_max: u32,
+    ) -> Self {
         Channel {
             generation,
             session,
@@ -255,6 +265,7 @@ impl Channel {
             consumer_unacked: 0,
             prefetch_count: 0,
             global_prefetch_count: 0,
+            consumer_unacked_max,
             consumers: HashMap::default(),
             has_limited: false,
             counters: ChannelCounters::default(),

@@ -191,6 +191,12 @@ impl Broker {
         self.check_access(channel, Access::Read, Resource::Queue(&name))?;
         let key = self.find_queue(channel, &name)?;
         let slot = key.slot;
+        let unacked_max = self.limits.unacked_per_channel_max;
+        if !get.no_ack && self.channels[channel as usize].unacked.len() >= unacked_max as usize {
+            return Err(Exception::precondition_failed(format!(
+                "{unacked_max} deliveries of the channel wait for their acknowledgement, it gets no more"
+            )));
+        }
         loop {
             self.queues[slot as usize].used_ms = now.wall_ms;
             let entry = match self.queues[slot as usize].head() {
@@ -299,7 +305,7 @@ impl Broker {
     ) -> Result<(), Exception> {
         let state = &mut self.channels[channel as usize];
         if let Mode::Tx(transaction) = &state.mode {
-            transaction.check_room(self.limits.transaction_entries_max)?;
+            transaction.check_room(&self.limits, 0)?;
         }
         let unknown = || {
             let text = format!("unknown delivery tag {delivery_tag}");
@@ -401,8 +407,7 @@ impl Broker {
     #[inline]
     pub(super) fn credit_returned(&mut self, channel: u32) {
         let state = &mut self.channels[channel as usize];
-        let limit = u32::from(state.global_prefetch_count);
-        if state.has_limited && (limit == 0 || state.consumer_unacked < limit) {
+        if state.has_limited && state.consumer_unacked < state.consumer_unacked_max {
             state.has_limited = false;
             let mut keys: Vec<ConsumerKey> = state.consumers.values().copied().collect();
             keys.sort_unstable();
@@ -425,6 +430,11 @@ impl Broker {
             state.prefetch_count = qos.prefetch_count;
             state.global_prefetch_count = 0;
         }
+        let unacked_max = self.limits.unacked_per_channel_max;
+        state.consumer_unacked_max = match state.global_prefetch_count {
+            0 => unacked_max,
+            count => unacked_max.min(count.into()),
+        };
         self.credit_returned(channel);
         Ok(Outcome::now(Answer::QosOk))
     }

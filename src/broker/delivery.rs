@@ -25,8 +25,7 @@ impl Broker {
             let consumer = &mut self.consumers[key as usize];
             if consumer.has_credit() {
                 let channel = &mut self.channels[consumer.channel as usize];
-                let limit = u32::from(channel.global_prefetch_count);
-                if limit != 0 && !consumer.no_ack && channel.consumer_unacked >= limit {
+                if !consumer.no_ack && channel.consumer_unacked >= channel.consumer_unacked_max {
                     channel.has_limited = true;
                 } else if sink.has_room(consumer.outbox) {
                     if queue.available.len() > 1 {
@@ -46,8 +45,7 @@ impl Broker {
     pub(super) fn has_common_credit(&self, key: ConsumerKey) -> bool {
         let consumer = &self.consumers[key as usize];
         let channel = &self.channels[consumer.channel as usize];
-        let limit = u32::from(channel.global_prefetch_count);
-        limit == 0 || consumer.no_ack || channel.consumer_unacked < limit
+        consumer.no_ack || channel.consumer_unacked < channel.consumer_unacked_max
     }
 
     /// Puts a consumer whose credit or room may have come back at the end of its queue's turn.

@@ -82,8 +82,14 @@ pub struct Limits {
     pub exchanges_max: u32,
     /// Bindings of all virtual hosts.
     pub bindings_max: u32,
+    /// Deliveries of one channel that wait for their acknowledgement: those to consumers, and those
+    /// by `basic.get`, counted apart.
+    pub unacked_per_channel_max: u32,
     /// Publishes and acknowledgements that one transaction collects.
     pub transaction_entries_max: u32,
+    /// Octets of the messages that one transaction collects, large bodies (which lie in files of
+    /// their own) apart.
+    pub transaction_octets_max: u64,
 }
 
 impl Default for Limits {
@@ -94,7 +100,9 @@ impl Default for Limits {
             queues_max: u32::MAX,
             exchanges_max: u32::MAX,
             bindings_max: u32::MAX,
+            unacked_per_channel_max: u32::MAX,
             transaction_entries_max: u32::MAX,
+            transaction_octets_max: u64::MAX,
         }
     }
 }
@@ -307,9 +315,9 @@ impl Broker {
         self.counters.channels_opened += 1;
         self.generation += 1;
         let generation = self.generation;
-        let slot = self
-            .channels
-            .insert(Channel::new(generation, session, number)) as u32;
+        let unacked_max = self.limits.unacked_per_channel_max;
+        let channel = Channel::new(generation, session, number, unacked_max);
+        let slot = self.channels.insert(channel) as u32;
         self.sessions[session.slot as usize].channels.push(slot);
         ChannelKey { slot, generation }
     }

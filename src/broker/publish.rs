@@ -71,10 +71,12 @@ impl Broker {
         let state = &mut self.channels[channel as usize];
         state.counters.published += 1;
         if let Mode::Tx(transaction) = &state.mode {
-            transaction.check_room(self.limits.transaction_entries_max)?;
+            let octets = publish.message.octets_in_memory();
+            transaction.check_room(&self.limits, octets)?;
             let stored = sink.keep(now, &publish.message, 1);
             let entry = Entry::new(stored.at, 0, stored.share_octets, 0);
             if let Mode::Tx(transaction) = &mut self.channels[channel as usize].mode {
+                transaction.octets += octets;
                 transaction.publishes.push(TxPublish {
                     entry,
                     mandatory: publish.mandatory,

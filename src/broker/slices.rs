@@ -40,6 +40,22 @@ impl Slice {
 }
 
 impl Slice {
+    /// Entries that are still to be let go of, or to go back.
+    pub(super) fn entries(&self) -> u64 {
+        match self {
+            Slice::Release {
+                entries,
+                pages,
+                rest,
+            } => {
+                let parked: u64 = pages.iter().map(|parked| u64::from(parked.count)).sum();
+                (entries.len() + rest.len()) as u64 + parked
+            }
+            Slice::Requeue(deliveries) => deliveries.len() as u64,
+            Slice::RemoveVhost(_) => 0,
+        }
+    }
+
     /// The deliveries that are on their way back.
     pub(super) fn deliveries(&self) -> impl Iterator<Item = &Unacked> {
         match self {

@@ -2,12 +2,12 @@
 //! `tx.commit`. As in RabbitMQ the effect is atomic for each queue, and what a transaction did to
 //! durable things is on stable storage, whole or not at all, before commit-ok.
 
-use super::Broker;
 use super::channel::{Mode, Unacked};
 use super::command::{Answer, Outcome};
 use super::exception::Exception;
 use super::publish::Publish;
 use super::sink::{Fetch, Sink};
+use super::{Broker, Limits};
 use crate::clock::Now;
 use crate::message::{Entry, Message};
 
@@ -29,17 +29,28 @@ pub struct Transaction {
     pub publishes: Vec<TxPublish>,
     /// Deliveries acknowledged, in order.
     pub settlements: Vec<(Unacked, Settlement)>,
+    /// Octets of the messages, as [`Message::octets_in_memory`] counts them.
+    pub octets: u64,
 }
 
 impl Transaction {
+    /// Whether one more publish of so many octets, or one more acknowledgement, fits.
+    ///
     /// # Errors
     /// 506 when the transaction holds as much as one may.
-    pub(super) fn check_room(&self, entries_max: u32) -> Result<(), Exception> {
-        if self.publishes.len() + self.settlements.len() < entries_max as usize {
-            return Ok(());
+    pub(super) fn check_room(&self, limits: &Limits, octets: u64) -> Result<(), Exception> {
+        let entries_max = limits.transaction_entries_max;
+        if self.publishes.len() + self.settlements.len() >= entries_max as usize {
+            let text =
+                format!("a transaction may hold {entries_max} publishes and acknowledgements");
+            return Err(Exception::resource_error(text));
         }
-        let text = format!("a transaction may hold {entries_max} publishes and acknowledgements");
-        Err(Exception::resource_error(text))
+        let octets_max = limits.transaction_octets_max;
+        if self.octets + octets > octets_max {
+            let text = format!("a transaction may hold {octets_max} octets of messages");
+            return Err(Exception::resource_error(text));
+        }
+        Ok(())
     }
 }
 
@@ -73,6 +84,7 @@ impl Broker {
         let Transaction {
             publishes,
             settlements,
+            ..
         } = std::mem::take(transaction);
         let mode = std::mem::replace(&mut self.channels[channel as usize].mode, Mode::Plain);
         let is_logged =
@@ -128,6 +140,7 @@ impl Broker {
         let Transaction {
             publishes,
             settlements,
+            ..
         } = std::mem::take(self.transaction(channel)?);
         for publish in publishes {
             sink.release(publish.entry);

@@ -64,15 +64,13 @@ limits! {
     login_refusal_delay_ms: u64 = 1_000, 0, 60_000;
     /// Octets of one message body.
     body_octets_max: u64 = 134_217_728, 1, 536_870_912;
-    /// Nesting of tables and arrays in arguments and headers.
-    field_table_depth_max: usize = 64, 1, 1_000;
     /// Consumers of one channel.
     consumers_per_channel_max: u32 = 65_535, 1, 1_000_000;
-    /// Deliveries of one channel that wait for their ack.
+    /// Deliveries of one channel that wait for their ack, to consumers and by `basic.get` apart.
     unacked_per_channel_max: u32 = 2_000_000, 1_000, 100_000_000;
     /// Publishes and acks that one transaction collects.
     transaction_entries_max: u32 = 1_000_000, 1_000, 100_000_000;
-    /// Octets that one transaction collects in memory.
+    /// Octets of the messages that one transaction collects, bodies with files of their own apart.
     transaction_octets_max: u64 = 67_108_864, 1_048_576, 17_179_869_184;
     /// Virtual hosts.
     vhosts_max: u32 = 10_000, 1, 1_000_000;
@@ -96,14 +94,8 @@ limits! {
     slice_entries_max: usize = 4_096, 16, 1_000_000;
     /// Octets that were appended to the durable log and are not on stable storage yet.
     tail_octets_max: u64 = 16_777_216, 1_048_576, 1_073_741_824;
-    /// Octets under load at which a flush starts before the last one ended.
-    flush_octets: u64 = 524_288, 4_096, 67_108_864;
-    /// Wait under load until a flush starts, in microseconds.
-    flush_delay_us: u64 = 500, 0, 1_000_000;
     /// Octets of transient messages in memory before blocks go to disk.
     arena_octets_max: u64 = 4_194_304, 524_288, 1_099_511_627_776;
-    /// Octets of queue entries in memory, all queues together, before long queues page theirs out.
-    entries_octets_max: u64 = 8_388_608, 65_536, 1_099_511_627_776;
     /// Octets of the smallest segment file.
     segment_octets_min: u64 = 1_048_576, 262_144, 1_073_741_824;
     /// Octets of the greatest segment file.

@@ -153,7 +153,9 @@ impl<S: Storage> Engine<S> {
             queues_max: limits.queues_max,
             exchanges_max: limits.exchanges_max,
             bindings_max: limits.bindings_max,
+            unacked_per_channel_max: limits.unacked_per_channel_max,
             transaction_entries_max: limits.transaction_entries_max,
+            transaction_octets_max: limits.transaction_octets_max,
             ..broker::Limits::default()
         };
         let mut engine = Engine {

@@ -76,6 +76,9 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
         let _ = fs::remove_dir_all(&self.directory);
+        if self.directory.file_name().is_some() {
+            let _ = fs::remove_file(self.directory.with_extension("conf"));
+        }
     }
 }
 
@@ -187,6 +190,26 @@ impl Broker {
         *slot = Some(process);
         self.address.set(address);
         Ok(())
+    }
+
+    /// Starts the process anew with one line more in its configuration file. False on a shared
+    /// broker, whose settings are not ours.
+    pub(crate) fn set(&self, line: &str) -> Result<bool, String> {
+        {
+            let mut slot = self.process.borrow_mut();
+            let Some(process) = slot.as_mut() else {
+                return Ok(false);
+            };
+            let path = process.directory.with_extension("conf");
+            let mut text = fs::read_to_string(&path).unwrap_or_default();
+            text = text + line + "\n";
+            fs::write(&path, text).map_err(|e| format!("{}: {e}", path.display()))?;
+            if !process.arguments.iter().any(|it| it == "--config") {
+                let path = path.display().to_string();
+                process.arguments.extend(["--config".to_string(), path]);
+            }
+        }
+        self.crash().map(|()| true)
     }
 
     /// Tells the process to stop, as an operator does.

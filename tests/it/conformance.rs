@@ -76,6 +76,8 @@ transcripts! {
     basic_requeue_consumer
     basic_round_robin
     basic_user_id
+    bounds_transaction
+    bounds_unacked
     channel_exception
     channel_flow
     channel_hard_error
@@ -148,6 +150,7 @@ transcripts! {
     tx
     tx_errors
     tx_several_queues
+    tx_spilled
 }
 
 fn play(name: &str) {

@@ -23,6 +23,7 @@
 //! reopen 1           the broker has closed channel 1: answers that and opens it again
 //! ctl add_user u p   the control command; its output is not looked at
 //! stop               the broker is told to stop (SIGTERM) · exited: it has, with exit code 0
+//! set KEY = VALUE    starts the broker anew with this setting; ends the script on a shared broker
 //! crash              the broker is killed and started again on its data directory
 //! repeat i=1..9 … end                             $i is the counter, '${i}' within text
 //! ```
@@ -67,6 +68,7 @@ enum Step {
     Quiet(u16),
     Reopen(u16),
     Control(Vec<String>),
+    Set(String),
     Crash,
     Stop,
     Exited,
@@ -181,6 +183,11 @@ fn parse_line(number: usize, text: &str) -> Result<Line, String> {
         ("U", true) => Step::Unordered(parse_expecting(&mut cursor)?),
         ("tcp", false) => Step::Tcp,
         ("crash", false) => Step::Crash,
+        ("set", false) => {
+            let line = cursor.rest.trim().to_string();
+            cursor.rest = "";
+            Step::Set(line)
+        }
         ("stop", false) => Step::Stop,
         ("exited", false) => Step::Exited,
         ("reopen", false) => Step::Reopen(cursor.number()? as u16),

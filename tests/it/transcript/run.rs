@@ -79,6 +79,15 @@ impl Player<'_> {
                 }
                 continue;
             }
+            if let Step::Set(setting) = &line.step {
+                self.flush_others("");
+                let set = self.broker.set(setting);
+                let is_ours = set.map_err(|why| (Some((line.number, line.text.as_str())), why))?;
+                if !is_ours {
+                    break;
+                }
+                continue;
+            }
             let mut group = vec![line];
             if matches!(line.step, Step::Unordered(_)) {
                 while let Some(next) = lines
@@ -107,7 +116,7 @@ impl Player<'_> {
     fn step(&mut self, line: &Line) -> Result<(), String> {
         let to = line.connection.as_str();
         match &line.step {
-            Step::Repeat { .. } => unreachable!("repeats are unrolled"),
+            Step::Repeat { .. } | Step::Set(_) => unreachable!("done by the caller"),
             Step::Tcp => {
                 self.flush_others("");
                 let peer = self.broker.peer()?;
