@@ -506,6 +506,7 @@ impl World {
         let limits = Limits {
             queue_entries_in_memory_max: 2048,
             unacked_per_channel_max: 40,
+            removals_at_once_max: 1,
             transaction_entries_max: 50,
             ..Limits::default()
         };
@@ -1204,6 +1205,7 @@ fn durable(broker: &Broker) -> BTreeSet<String> {
     let exchanges = exchanges
         .map(|(_, exchange)| format!("exchange {:?} {:?}", exchange.name, exchange.properties));
     let bindings = broker.bindings().iter().filter_map(|(_, binding)| {
+        assert!(broker.is_whole(binding), "nothing is going any more");
         let source = &broker.exchanges()[binding.source.slot as usize];
         let (lasts, to) = match binding.destination {
             leveret::broker::Destination::Queue(key) => {

@@ -15,7 +15,8 @@ use leveret::engine::Engine;
 use leveret::storage::{FlushJob, Helpers, KeeperJob, MemoryStorage};
 use leveret::wire::encode::method_frame;
 use leveret::wire::method::{channel, connection};
-use leveret::wire::{ChannelNumber, FieldTable, ShortString};
+use leveret::wire::field_table::{FieldValue, TableBuilder};
+use leveret::wire::{ChannelNumber, ShortString};
 use libfuzzer_sys::fuzz_target;
 
 type Jobs = (VecDeque<FlushJob<MemoryStorage>>, VecDeque<KeeperJob<MemoryStorage>>);
@@ -39,6 +40,18 @@ fuzz_target!(|input: &[u8]| {
     let mut config = Config::default();
     config.limits.segment_octets_min = 16 << 10;
     config.limits.segment_octets_max = 64 << 10;
+    // Small bounds are reached by short inputs.
+    config.limits.slice_entries_max = 16;
+    config.limits.consumers_per_channel_max = 4;
+    config.limits.unacked_per_channel_max = 8;
+    config.limits.transaction_entries_max = 8;
+    config.limits.transaction_octets_max = 512;
+    config.limits.queues_max = 12;
+    config.limits.exchanges_max = 16;
+    config.limits.bindings_max = 24;
+    config.limits.outbox_octets_low = 256;
+    config.limits.outbox_octets_high = 1024;
+    config.limits.outbox_octets_max = 4096;
     let disk = MemoryStorage::new();
     let mut now = Now { monotonic_us: 1, wall_ms: 1_700_000_000_000 };
     let mut engine = Engine::open(disk.clone(), &config, now, 1).expect("an empty directory opens");
@@ -85,8 +98,14 @@ fuzz_target!(|input: &[u8]| {
 /// What an orderly client sends until it has two channels.
 fn handshake() -> Vec<u8> {
     let mut out = b"AMQP\0\0\x09\x01".to_vec();
+    let mut capabilities = TableBuilder::new();
+    for name in ["consumer_cancel_notify", "connection.blocked", "authentication_failure_close"] {
+        capabilities.push(ShortString::truncated(name), FieldValue::Bool(true));
+    }
+    let key = ShortString::literal("capabilities");
+    let properties = TableBuilder::new().with(key, FieldValue::Table(capabilities.as_table()));
     let start_ok = connection::StartOk {
-        client_properties: FieldTable::default(),
+        client_properties: properties.as_table(),
         mechanism: ShortString::literal("PLAIN"),
         response: b"\0guest\0guest",
         locale: ShortString::literal("en_US"),

@@ -7,6 +7,7 @@ use super::Broker;
 use super::binding::Binding;
 use super::channel::{Channel, Mode, NO_CONSUMER, Unacked};
 use super::consumer::Consumer;
+use super::exchange::ExchangeKey;
 use super::queue::Queue;
 use super::slices::Slice;
 
@@ -71,7 +72,11 @@ impl Broker {
             }
         }
         for (slot, exchange) in &self.exchanges {
-            let leaves = |binding: &Binding| binding.source.slot as usize == slot;
+            let key = ExchangeKey {
+                slot: slot as u32,
+                generation: exchange.generation,
+            };
+            let leaves = |binding: &Binding| binding.source == key;
             let outgoing = self.bindings.iter().filter(|(_, it)| leaves(it)).count();
             if outgoing as u32 != exchange.outgoing {
                 return Err(format!(

@@ -26,6 +26,7 @@ pub mod queue;
 mod read;
 pub mod ready;
 pub mod record;
+mod removal;
 mod reply_to;
 pub mod restore;
 mod route;
@@ -48,6 +49,7 @@ pub use self::exception::Exception;
 pub use self::exchange::ExchangeKey;
 pub use self::publish::Publish;
 pub use self::queue::QueueKey;
+pub use self::removal::BINDING_COST;
 pub use self::reply_to::is_reply_queue;
 pub use self::session::{OutboxKey, SessionKey};
 pub use self::sink::Sink;
@@ -85,6 +87,9 @@ pub struct Limits {
     /// Deliveries of one channel that wait for their acknowledgement: those to consumers, and those
     /// by `basic.get`, counted apart.
     pub unacked_per_channel_max: u32,
+    /// Bindings that go together with an end of theirs, and auto-delete exchanges that go with
+    /// each other; more go in slices. At least 1.
+    pub removals_at_once_max: usize,
     /// Publishes and acknowledgements that one transaction collects.
     pub transaction_entries_max: u32,
     /// Octets of the messages that one transaction collects, large bodies (which lie in files of
@@ -101,6 +106,7 @@ impl Default for Limits {
             exchanges_max: u32::MAX,
             bindings_max: u32::MAX,
             unacked_per_channel_max: u32::MAX,
+            removals_at_once_max: 1024,
             transaction_entries_max: u32::MAX,
             transaction_octets_max: u64::MAX,
         }
@@ -163,6 +169,10 @@ pub struct Broker {
     listed: VecDeque<QueueKey>,
     waiting_for_storage: Vec<QueueKey>,
     slices: VecDeque<Slice>,
+    /// Exchanges and queues that are gone but for some of their bindings.
+    going: Vec<removal::GoingEnd>,
+    /// See [`Broker::take_name_free`].
+    is_name_free: bool,
     /// Channels with a confirm to send.
     confirming: Vec<u32>,
     /// Channels whose publishes wait for the disk.
@@ -199,6 +209,8 @@ impl Broker {
             listed: VecDeque::new(),
             waiting_for_storage: Vec::new(),
             slices: VecDeque::new(),
+            going: Vec::new(),
+            is_name_free: false,
             confirming: Vec::new(),
             unconfirmed: Vec::new(),
             permissions: VecDeque::new(),
@@ -637,6 +649,7 @@ impl Broker {
             for (_, binding) in self.bindings.iter() {
                 if let Destination::Exchange(next) = binding.destination
                     && binding.source == current
+                    && self.exchange_is(next)
                     && !seen.contains(&next)
                 {
                     seen.push(next);

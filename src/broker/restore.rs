@@ -19,9 +19,19 @@ pub struct RestoredQueue {
     pub permitted: u64,
 }
 
+/// A definition that does not fit the others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unused {
+    /// What it says.
+    pub shown: String,
+    /// The key of a binding an end of which is not there: a crash came between the removal of
+    /// that end and of its bindings.
+    pub leftover: Option<Vec<u8>>,
+}
+
 impl Broker {
-    /// Takes definitions in, in any order. Says which it could not use, in words.
-    pub fn restore_definitions(&mut self, definitions: Vec<Definition>) -> Vec<String> {
+    /// Takes definitions in, in any order. Gives those that it could not use.
+    pub fn restore_definitions(&mut self, definitions: Vec<Definition>) -> Vec<Unused> {
         let mut unused = Vec::new();
         let rank = |definition: &Definition| match definition {
             Definition::NextQueueId(_) => 0,
@@ -32,25 +42,27 @@ impl Broker {
         let mut definitions = definitions;
         definitions.sort_by_key(rank);
         for definition in definitions {
-            let shown = format!("{definition:?}");
-            if self.restore_definition(definition).is_none() {
-                unused.push(shown);
+            if self.restore_definition(&definition).is_none() {
+                unused.push(Unused {
+                    shown: format!("{definition:?}"),
+                    leftover: binding_key(&definition),
+                });
             }
         }
         unused
     }
 
-    fn restore_definition(&mut self, definition: Definition) -> Option<()> {
+    fn restore_definition(&mut self, definition: &Definition) -> Option<()> {
         match definition {
-            Definition::NextQueueId(id) => self.next_queue_id = self.next_queue_id.max(id),
+            Definition::NextQueueId(id) => self.next_queue_id = self.next_queue_id.max(*id),
             Definition::Exchange {
                 vhost,
                 name,
                 properties,
             } => {
-                let vhost = self.vhost_named(&vhost)?;
-                if self.exchange_key(vhost, &name).is_none() {
-                    self.add_exchange(vhost, &name, properties);
+                let vhost = self.vhost_named(vhost)?;
+                if self.exchange_key(vhost, name).is_none() {
+                    self.add_exchange(vhost, name, properties.clone());
                 }
             }
             Definition::Queue {
@@ -59,12 +71,12 @@ impl Broker {
                 id,
                 properties,
             } => {
-                let vhost = self.vhost_named(&vhost)?;
+                let vhost = self.vhost_named(vhost)?;
                 self.next_queue_id = self.next_queue_id.max(id.0 + 1);
-                if self.queue_key(vhost, &name).is_none() {
-                    let key = self.add_queue(vhost, &name, properties);
+                if self.queue_key(vhost, name).is_none() {
+                    let key = self.add_queue(vhost, name, properties.clone());
                     let queue = &mut self.queues[key.slot as usize];
-                    (queue.id, queue.permitted, queue.permission_asked) = (Some(id), 0, 0);
+                    (queue.id, queue.permitted, queue.permission_asked) = (Some(*id), 0, 0);
                 }
             }
             Definition::Binding {
@@ -75,17 +87,17 @@ impl Broker {
                 binding_key,
                 arguments,
             } => {
-                let vhost = self.vhost_named(&vhost)?;
-                let destination = if is_queue {
-                    Destination::Queue(self.queue_key(vhost, &destination)?)
+                let vhost = self.vhost_named(vhost)?;
+                let destination = if *is_queue {
+                    Destination::Queue(self.queue_key(vhost, destination)?)
                 } else {
-                    Destination::Exchange(self.exchange_key(vhost, &destination)?)
+                    Destination::Exchange(self.exchange_key(vhost, destination)?)
                 };
                 let of = BindingRef {
-                    source: self.exchange_key(vhost, &source)?,
+                    source: self.exchange_key(vhost, source)?,
                     destination,
-                    binding_key: &binding_key,
-                    arguments: &arguments,
+                    binding_key,
+                    arguments,
                 };
                 if self.bindings.find(&of).is_none() {
                     self.add_binding(&of);
@@ -118,4 +130,28 @@ impl Broker {
         queue.next_sequence = restored.next_sequence;
         (queue.permitted, queue.permission_asked) = (restored.permitted, restored.permitted);
     }
+}
+
+/// The key under which a binding is remembered; `None` for any other definition.
+fn binding_key(definition: &Definition) -> Option<Vec<u8>> {
+    let Definition::Binding {
+        vhost,
+        source,
+        is_queue,
+        destination,
+        binding_key,
+        arguments,
+    } = definition
+    else {
+        return None;
+    };
+    let pair = Definition::binding(
+        vhost,
+        source,
+        *is_queue,
+        destination,
+        binding_key,
+        arguments,
+    );
+    Some(pair.key)
 }

@@ -72,8 +72,12 @@ impl Router {
             exchanges[current.slot as usize].route(routing_key, headers, bindings, |binding| {
                 match bindings[binding].destination {
                     Destination::Queue(key) => {
-                        let queue = &mut queues[key.slot as usize];
-                        if queue.mark != round {
+                        // One that is gone may have bindings left.
+                        let queue = queues.get_mut(key.slot as usize);
+                        if let Some(queue) = queue
+                            && queue.generation == key.generation
+                            && queue.mark != round
+                        {
                             queue.mark = round;
                             found.push(key);
                         }
@@ -82,9 +86,12 @@ impl Router {
                 }
             });
             for key in further {
-                let mark = &mut exchanges[key.slot as usize].mark;
-                if *mark != round {
-                    *mark = round;
+                let exchange = exchanges.get_mut(key.slot as usize);
+                if let Some(exchange) = exchange
+                    && exchange.generation == key.generation
+                    && exchange.mark != round
+                {
+                    exchange.mark = round;
                     known.push(key);
                 }
             }

@@ -4,9 +4,13 @@ use std::collections::VecDeque;
 
 use super::Broker;
 use super::channel::Unacked;
+use super::exchange::ExchangeKey;
 use super::queue::{Queue, Weight};
 use super::ready::ParkedPage;
+use super::record::Pairs;
+use super::removal::BindingRemoval;
 use super::sink::Sink;
+use super::topology::remember;
 use super::vhost::VhostRemoval;
 use crate::message::Entry;
 
@@ -21,6 +25,10 @@ pub(super) enum Slice {
     },
     /// Deliveries of a closed channel that go back to their queues.
     Requeue(VecDeque<Unacked>),
+    /// Bindings one end of which is gone.
+    RemoveBindings(BindingRemoval),
+    /// Auto-delete exchanges that have lost their last binding.
+    RemoveExchanges(Vec<ExchangeKey>),
     /// What is in a virtual host that is going, and at last itself.
     RemoveVhost(Box<VhostRemoval>),
 }
@@ -52,7 +60,7 @@ impl Slice {
                 (entries.len() + rest.len()) as u64 + parked
             }
             Slice::Requeue(deliveries) => deliveries.len() as u64,
-            Slice::RemoveVhost(_) => 0,
+            Slice::RemoveBindings(_) | Slice::RemoveExchanges(_) | Slice::RemoveVhost(_) => 0,
         }
     }
 
@@ -60,9 +68,10 @@ impl Slice {
     pub(super) fn deliveries(&self) -> impl Iterator<Item = &Unacked> {
         match self {
             Slice::Requeue(deliveries) => deliveries.iter(),
-            Slice::Release { .. } | Slice::RemoveVhost(_) => {
-                std::collections::vec_deque::Iter::default()
-            }
+            Slice::Release { .. }
+            | Slice::RemoveBindings(_)
+            | Slice::RemoveExchanges(_)
+            | Slice::RemoveVhost(_) => std::collections::vec_deque::Iter::default(),
         }
     }
 }
@@ -106,9 +115,28 @@ impl Broker {
                     }
                     !deliveries.is_empty()
                 }
+                Slice::RemoveBindings(removal) => {
+                    let (mut pairs, mut doomed) = (Pairs::default(), Vec::new());
+                    budget = self.remove_bindings(removal, budget, &mut doomed, &mut pairs);
+                    self.remove_exchanges(doomed, &mut pairs);
+                    remember(&pairs, sink);
+                    self.is_name_free |= budget > 0;
+                    budget == 0
+                }
+                Slice::RemoveExchanges(doomed) => {
+                    let mut pairs = Pairs::default();
+                    self.remove_exchanges(std::mem::take(doomed), &mut pairs);
+                    remember(&pairs, sink);
+                    budget = 0;
+                    false
+                }
                 Slice::RemoveVhost(removal) => {
                     budget -= self.remove_some(removal, sink, budget);
-                    !removal.is_done()
+                    // It may have to wait for bindings, which stand behind it.
+                    if !removal.is_done() {
+                        self.slices.push_back(slice);
+                    }
+                    continue;
                 }
             };
             if goes_on {

@@ -4,7 +4,7 @@
 //! the batch that it has to wait for.
 
 use super::arguments::{self, Equivalence};
-use super::binding::{BindingRef, Destination, take_out};
+use super::binding::{BindingRef, Destination};
 use super::command::{Answer, Outcome};
 use super::exception::{Exception, shown};
 use super::exchange::{Exchange, ExchangeKey, ExchangeProperties, ExchangeType};
@@ -14,7 +14,7 @@ use super::record::{Definition, Pairs};
 use super::reply_to::{REPLY_TO, is_reply_queue};
 use super::sink::Sink;
 use super::slices::Slice;
-use super::{Batch, BindingKey, Broker};
+use super::{Batch, Broker};
 use crate::auth::Access;
 use crate::clock::Now;
 use crate::wire::ReplyCode;
@@ -57,6 +57,9 @@ impl Broker {
         let exchange_type = ExchangeType::named(declare.exchange_type.as_bytes())?;
         check_not_default_exchange(&name)?;
         self.check_access(channel, Access::Configure, Resource::Exchange(&name))?;
+        if self.is_going(vhost, false, &name) {
+            return Ok(Outcome::now(Answer::NotYet));
+        }
         let properties = ExchangeProperties {
             exchange_type,
             durable: declare.durable,
@@ -93,6 +96,9 @@ impl Broker {
             )));
         }
         arguments::check_exchange(&what, FieldTable::stored(&properties.arguments))?;
+        if self.is_going(vhost, false, name) {
+            return Err(Exception::precondition_failed(still_going(&what)));
+        }
         let limit = self.limits.exchanges_max;
         if self.exchanges.len() >= limit as usize {
             return Err(Exception::precondition_failed(format!(
@@ -239,33 +245,6 @@ impl Broker {
         key
     }
 
-    /// Removes an exchange with its bindings, and the auto-delete exchanges that lose their last
-    /// binding by it, and so on.
-    pub(super) fn remove_exchange(&mut self, key: ExchangeKey, pairs: &mut Pairs) {
-        let mut doomed = vec![key];
-        while let Some(key) = doomed.pop() {
-            if !self.exchange_is(key) {
-                continue;
-            }
-            let mut bindings =
-                self.exchanges[key.slot as usize].outgoing_bindings(&self.bindings, key);
-            bindings.append(&mut self.exchanges[key.slot as usize].incoming);
-            for binding in bindings {
-                // One that leads from the exchange to itself is in both lists.
-                if self.bindings.contains(binding) {
-                    doomed.extend(self.take_binding(binding, pairs));
-                }
-            }
-            let exchange = self.exchanges.remove(key.slot as usize);
-            let vhost = &mut self.vhosts[exchange.vhost as usize];
-            vhost.exchanges.remove(&exchange.name);
-            if exchange.properties.durable {
-                pairs.remove(Definition::exchange_key(&vhost.name, &exchange.name));
-            }
-        }
-        self.topology_changed();
-    }
-
     // ---- queues ----
 
     pub(super) fn queue_declare<S: Sink>(
@@ -310,6 +289,9 @@ impl Broker {
             given
         };
         self.check_access(channel, Access::Configure, Resource::Queue(&name))?;
+        if self.is_going(vhost, true, &name) {
+            return Ok(Outcome::now(Answer::NotYet));
+        }
         let properties = QueueProperties {
             durable: declare.durable && !declare.exclusive,
             exclusive_to: declare.exclusive.then_some(session),
@@ -355,6 +337,9 @@ impl Broker {
             return Ok((key, false, remembered(queue.is_logged(), sink)));
         }
         arguments::check_queue(&what, arguments)?;
+        if self.is_going(vhost, true, name) {
+            return Err(Exception::precondition_failed(still_going(&what)));
+        }
         let limit = self.limits.queues_max;
         if self.queues.len() >= limit as usize {
             return Err(Exception::precondition_failed(format!(
@@ -483,9 +468,6 @@ impl Broker {
         sink: &mut S,
     ) -> u32 {
         let slot = key.slot as usize;
-        for binding in std::mem::take(&mut self.queues[slot].bindings) {
-            self.remove_binding(binding, pairs);
-        }
         for consumer in self.queues[slot].consumers.clone() {
             self.cancel_by_server(consumer, sink);
         }
@@ -506,6 +488,7 @@ impl Broker {
         }
         let message_count = u32::try_from(queue.message_count()).unwrap_or(u32::MAX);
         self.slices.push_back(Slice::release(&mut queue));
+        self.remove_bindings_to(key, &mut queue, pairs);
         self.topology_changed();
         message_count
     }
@@ -676,77 +659,18 @@ impl Broker {
         let key = self.bindings.insert(of);
         let at_source = self.exchanges[of.source.slot as usize].add(key, &self.bindings[key]);
         let leading_here = self.leading_to(of.destination);
+        let leading_here = leading_here.expect("bindings are made between what is there");
         leading_here.push(key);
         let at_destination = leading_here.len() as u32 - 1;
         let binding = &mut self.bindings[key];
         (binding.at_source, binding.at_destination) = (at_source, at_destination);
         self.topology_changed();
     }
+}
 
-    /// The list of bindings that lead to a destination.
-    fn leading_to(&mut self, destination: Destination) -> &mut Vec<BindingKey> {
-        match destination {
-            Destination::Queue(key) => &mut self.queues[key.slot as usize].bindings,
-            Destination::Exchange(key) => &mut self.exchanges[key.slot as usize].incoming,
-        }
-    }
-
-    /// Removes a binding; an auto-delete exchange goes with its last one.
-    fn remove_binding(&mut self, key: BindingKey, pairs: &mut Pairs) {
-        if let Some(unused) = self.take_binding(key, pairs) {
-            self.remove_exchange(unused, pairs);
-        }
-    }
-
-    /// Takes a binding off every list; gives its source when that is to go with its last binding.
-    /// A destination whose list was taken away before is left alone.
-    fn take_binding(&mut self, key: BindingKey, pairs: &mut Pairs) -> Option<ExchangeKey> {
-        let of = self.bindings[key].parts();
-        if self.is_durable_binding(&of) {
-            pairs.remove(self.binding_definition(&of).key);
-        }
-        let binding = self.bindings.remove(key);
-        let source = &mut self.exchanges[binding.source.slot as usize];
-        let moved = source.remove(key, &binding);
-        let is_unused = source.outgoing == 0 && source.properties.auto_delete;
-        if let Some(moved) = moved {
-            self.bindings[moved].at_source = binding.at_source;
-        }
-        let leading_there = self.leading_to(binding.destination);
-        if leading_there.get(binding.at_destination as usize) == Some(&key)
-            && let Some(moved) = take_out(leading_there, binding.at_destination)
-        {
-            self.bindings[moved].at_destination = binding.at_destination;
-        }
-        self.topology_changed();
-        is_unused.then_some(binding.source)
-    }
-
-    /// A binding survives a restart when both its ends do.
-    fn is_durable_binding(&self, of: &BindingRef<'_>) -> bool {
-        self.exchanges[of.source.slot as usize].properties.durable
-            && match of.destination {
-                Destination::Queue(key) => self.queues[key.slot as usize].is_logged(),
-                Destination::Exchange(key) => self.exchanges[key.slot as usize].properties.durable,
-            }
-    }
-
-    fn binding_definition(&self, of: &BindingRef<'_>) -> super::record::Pair {
-        let source = &self.exchanges[of.source.slot as usize];
-        let vhost = &self.vhosts[source.vhost as usize].name;
-        let (is_queue, destination) = match of.destination {
-            Destination::Queue(key) => (true, &self.queues[key.slot as usize].name),
-            Destination::Exchange(key) => (false, &self.exchanges[key.slot as usize].name),
-        };
-        Definition::binding(
-            vhost,
-            &source.name,
-            is_queue,
-            destination,
-            of.binding_key,
-            of.arguments,
-        )
-    }
+/// Only operators hear of this; a client's command waits instead.
+fn still_going(what: &str) -> String {
+    format!("cannot declare {what}: the bindings of the one before it are still being removed")
 }
 
 /// Writes the definitions and makes the answer wait for them, if there are any.

@@ -165,6 +165,7 @@ impl Broker {
         }
         remember(&pairs, sink);
         if spent < budget
+            && !self.has_going(index)
             && let Some(last) = removal.pairs.take()
         {
             let vhost = self.vhosts.remove(index as usize);

@@ -154,6 +154,7 @@ impl<S: Storage> Engine<S> {
             exchanges_max: limits.exchanges_max,
             bindings_max: limits.bindings_max,
             unacked_per_channel_max: limits.unacked_per_channel_max,
+            removals_at_once_max: (limits.slice_entries_max / broker::BINDING_COST).max(1),
             transaction_entries_max: limits.transaction_entries_max,
             transaction_octets_max: limits.transaction_octets_max,
             ..broker::Limits::default()
@@ -551,6 +552,9 @@ impl<S: Storage> Engine<S> {
             .deliver_listed(now, &mut self.plant, DELIVERIES_PER_TURN);
         self.is_busy |= self.sample(now);
         self.is_busy |= self.broker.work(&mut self.plant, self.slice_entries_max);
+        if self.broker.take_name_free() {
+            self.resume_paused();
+        }
         self.vhosts_removed();
         self.broker.send_confirms(&mut self.plant);
         self.plant.store.commit(now, helpers);
@@ -687,9 +691,7 @@ impl<S: Storage> Engine<S> {
         if !has_vhost {
             self.seed(config, seed);
         }
-        for unused in self.broker.restore_definitions(definitions) {
-            log::error!("a definition does not fit the others: {unused}");
-        }
+        self.restore_definitions(definitions, recovery.definitions_damaged);
         if recovery.definitions_damaged {
             self.name_orphans(&recovery);
         }
@@ -715,6 +717,21 @@ impl<S: Storage> Engine<S> {
             self.broker.restore_queue(key, restored);
         }
         self.broker.queue_ids_from(recovery.queue_id_next);
+    }
+
+    /// Forgets the bindings that a deletion has left behind when a crash cut it short. Where
+    /// definitions are damaged, nothing is forgotten: the end that is missing may be only unread.
+    fn restore_definitions(&mut self, definitions: Vec<Definition>, is_damaged: bool) {
+        let mut leftovers = Vec::new();
+        for unused in self.broker.restore_definitions(definitions) {
+            match unused.leftover {
+                Some(key) if !is_damaged => leftovers.push((key, None)),
+                _ => log::error!("a definition does not fit the others: {}", unused.shown),
+            }
+        }
+        for some in leftovers.chunks(self.slice_entries_max) {
+            self.plant.define(some);
+        }
     }
 
     /// Gives queues whose definitions were lost to damage a name, so that nothing is deleted since

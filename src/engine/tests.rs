@@ -1,5 +1,7 @@
 //! The whole engine over the disk in memory: what operators see, and what they change.
 
+mod bounds;
+
 use std::net::SocketAddr;
 
 use super::*;
@@ -92,6 +94,11 @@ impl Server {
 
     /// Opens a connection of guest's to `vhost`, on which channel 1 is open.
     fn connect(&mut self, port: u16, vhost: &str) -> ConnectionId {
+        self.connect_with(port, vhost, b"\x07productS\0\0\0\x04hare")
+    }
+
+    /// The same for a client that says `properties` of itself.
+    fn connect_with(&mut self, port: u16, vhost: &str, properties: &[u8]) -> ConnectionId {
         let local = SocketAddr::from(([127, 0, 0, 1], 5672));
         let peer: SocketAddr = format!("[::ffff:127.0.0.1]:{port}")
             .parse()
@@ -102,7 +109,7 @@ impl Server {
             id,
             0,
             &connection::StartOk {
-                client_properties: FieldTable::stored(b"\x07productS\0\0\0\x04hare"),
+                client_properties: FieldTable::stored(properties),
                 mechanism: ShortString::literal("PLAIN"),
                 response: b"\0guest\0guest",
                 locale: ShortString::literal("en_US"),
@@ -149,6 +156,12 @@ impl Server {
     }
 
     fn publish(&mut self, id: ConnectionId, routing_key: &str) {
+        let octets = Self::publish_octets(routing_key);
+        self.engine.receive(self.now, id, &octets);
+    }
+
+    /// A persistent message to the queue of that name, on channel 1.
+    fn publish_octets(routing_key: &str) -> Vec<u8> {
         let mut octets = Vec::new();
         let method = basic::Publish {
             ticket: 0,
@@ -166,7 +179,7 @@ impl Server {
             b"body",
             8192,
         );
-        self.engine.receive(self.now, id, &octets);
+        octets
     }
 
     /// The frames for a peer in words, written out.

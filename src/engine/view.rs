@@ -317,6 +317,9 @@ impl<S: Storage> Engine<S> {
         }
         walk.base = EXPLICIT;
         let row = |cursor, _, binding: &Binding| {
+            if !self.broker.is_whole(binding) {
+                return false;
+            }
             let row = self.binding_row(binding);
             let is_wanted = vhost.is_none_or(|wanted| wanted == self.vhost_of(binding))
                 && scope.queue.is_none_or(|wanted| {

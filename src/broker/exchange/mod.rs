@@ -173,10 +173,7 @@ impl Exchange {
         let list = match &mut self.index {
             Index::Direct(by_key) => by_key.entry(binding.binding_key.clone()).or_default(),
             Index::Fanout(all) => all,
-            Index::Topic(trie) => {
-                trie.insert(&binding.binding_key, key);
-                return 0;
-            }
+            Index::Topic(trie) => return trie.insert(&binding.binding_key, key),
             Index::Headers(all) => {
                 let mode = MatchMode::of(FieldTable::stored(&binding.arguments));
                 all.push((key, mode.expect("checked before it was added")));
@@ -189,7 +186,7 @@ impl Exchange {
 
     /// Takes a binding that leaves this exchange out again; gives the one that has taken its
     /// place, whose [`Binding::at_source`] is now the removed one's.
-    pub fn remove(&mut self, key: BindingKey, binding: &Binding) -> Option<BindingKey> {
+    pub fn remove(&mut self, binding: &Binding) -> Option<BindingKey> {
         self.outgoing -= 1;
         self.leads_to_exchanges -= u32::from(binding.leads_to_exchange());
         match &mut self.index {
@@ -202,10 +199,7 @@ impl Exchange {
                 moved
             }
             Index::Fanout(all) => take_out(all, binding.at_source),
-            Index::Topic(trie) => {
-                trie.remove(&binding.binding_key, key);
-                None
-            }
+            Index::Topic(trie) => trie.remove(&binding.binding_key, binding.at_source),
             Index::Headers(all) => {
                 all.swap_remove(binding.at_source as usize);
                 all.get(binding.at_source as usize).map(|&(moved, _)| moved)
@@ -213,17 +207,16 @@ impl Exchange {
         }
     }
 
-    /// The bindings that leave this exchange, for slices of its deletion: any order.
-    pub fn outgoing_bindings(&self, all: &Bindings, of: ExchangeKey) -> Vec<BindingKey> {
-        match &self.index {
-            Index::Direct(by_key) => by_key.values().flatten().copied().collect(),
-            Index::Fanout(keys) => keys.clone(),
-            Index::Headers(keys) => keys.iter().map(|&(key, _)| key).collect(),
-            Index::Topic(_) => all
-                .iter()
-                .filter(|(_, binding)| binding.source == of)
-                .map(|(key, _)| key)
-                .collect(),
+    /// The bindings that left an exchange that is gone, in any order, and with each step a piece
+    /// of the memory that its index took; `None` is a step that brings no binding.
+    pub fn into_bindings(self) -> Box<dyn Iterator<Item = Option<BindingKey>>> {
+        match self.index {
+            Index::Direct(by_key) => {
+                Box::new(by_key.into_iter().flat_map(|(_, keys)| keys).map(Some))
+            }
+            Index::Fanout(keys) => Box::new(keys.into_iter().map(Some)),
+            Index::Headers(keys) => Box::new(keys.into_iter().map(|(key, _)| Some(key))),
+            Index::Topic(trie) => Box::new(trie.into_bindings()),
         }
     }
 

@@ -8,7 +8,7 @@
 use hashbrown::HashTable;
 use std::hash::BuildHasher as _;
 
-use crate::broker::binding::BindingKey;
+use crate::broker::binding::{BindingKey, take_out};
 
 type Node = u32;
 
@@ -83,8 +83,8 @@ fn words(key: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 impl TopicTrie {
-    /// Adds the binding `binding` under its key.
-    pub fn insert(&mut self, binding_key: &[u8], binding: BindingKey) {
+    /// Adds the binding `binding` under its key; gives its place among those of the key.
+    pub fn insert(&mut self, binding_key: &[u8], binding: BindingKey) -> u32 {
         let mut node = ROOT;
         for word in words(binding_key) {
             node = match self.child(node, word) {
@@ -92,22 +92,19 @@ impl TopicTrie {
                 None => self.add_child(node, word),
             };
         }
-        self.nodes[node as usize].bindings.push(binding);
+        let bindings = &mut self.nodes[node as usize].bindings;
+        bindings.push(binding);
+        bindings.len() as u32 - 1
     }
 
-    /// Takes the binding `binding` out again, with the nodes that only it needed.
-    pub fn remove(&mut self, binding_key: &[u8], binding: BindingKey) {
+    /// Takes the binding at place `at` of its key out again, with the nodes that only it needed;
+    /// gives the binding that has its place now.
+    pub fn remove(&mut self, binding_key: &[u8], at: u32) -> Option<BindingKey> {
         let mut node = ROOT;
         for word in words(binding_key) {
-            match self.child(node, word) {
-                Some(child) => node = child,
-                None => return,
-            }
+            node = self.child(node, word)?;
         }
-        let bindings = &mut self.nodes[node as usize].bindings;
-        if let Some(at) = bindings.iter().position(|&other| other == binding) {
-            bindings.swap_remove(at);
-        }
+        let moved = take_out(&mut self.nodes[node as usize].bindings, at);
         let words: Vec<&[u8]> = words(binding_key).collect();
         for word in words.iter().rev() {
             let TrieNode {
@@ -122,6 +119,16 @@ impl TopicTrie {
             self.remove_child(parent, word, node);
             node = parent;
         }
+        moved
+    }
+
+    /// All bindings in any order, and with each step a piece of the memory; `None` is a step that
+    /// brings no binding.
+    pub(super) fn into_bindings(self) -> impl Iterator<Item = Option<BindingKey>> {
+        let nodes = self.nodes.into_iter();
+        let bindings = nodes
+            .flat_map(|(_, node)| std::iter::once(None).chain(node.bindings.into_iter().map(Some)));
+        bindings.chain(self.edges.into_iter().map(|_| None))
     }
 
     /// Calls `found` with each binding whose key matches; each binding once.
@@ -310,8 +317,9 @@ mod tests {
                         .join(&b'.')
                 })
                 .collect();
+            let mut places = Vec::new();
             for (index, pattern) in patterns.iter().enumerate() {
-                trie.insert(pattern, index as u32);
+                places.push(trie.insert(pattern, index as u32));
             }
             for _ in 0..20 {
                 let key = (0..=draw(4))
@@ -328,7 +336,10 @@ mod tests {
                 assert_eq!(found, expected);
             }
             for (index, pattern) in patterns.iter().enumerate() {
-                trie.remove(pattern, index as u32);
+                let at = places[index];
+                if let Some(moved) = trie.remove(pattern, at) {
+                    places[moved as usize] = at;
+                }
             }
             assert_eq!((trie.node_count(), trie.edges.len()), (1, 0));
         }
