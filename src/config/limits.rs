@@ -102,6 +102,8 @@ limits! {
     segment_octets_max: u64 = 67_108_864, 1_048_576, 1_073_741_824;
     /// Segments' worth of files beyond twice what lives in them from which on segments are rewritten.
     segment_slack: u64 = 4, 0, 1_000;
+    /// How often segments are looked for that are worth rewriting, in milliseconds; a full one waits four times as long for its index.
+    segment_look_ms: u64 = 250, 0, 60_000;
     /// Octets of a body from which on it lies in a file of its own.
     large_body_octets_min: u64 = 1_048_576, 65_536, 134_217_728;
     /// How long a clean stop may take to write its checkpoint, in milliseconds.

@@ -815,6 +815,7 @@ fn store_config(config: &Config) -> StoreConfig {
         segment_octets_min: limits.segment_octets_min,
         segment_octets_max: limits.segment_octets_max,
         segment_slack: limits.segment_slack,
+        look_ms: limits.segment_look_ms,
         arena_octets_max: limits.arena_octets_max as usize,
         ..StoreConfig::default()
     }

@@ -12,14 +12,16 @@ use super::record_codec::Seed;
 use super::segment::{Stage, index_name, segment_name};
 use super::store::{Event, RETRY_US, Store, is_full};
 use crate::broker::record::QueueId;
-use crate::clock::Now;
+use crate::clock::{Deadline, Now};
 
 /// Queues that a checkpoint takes in one turn.
 const QUEUES_A_TURN: usize = 256;
 /// Ranges of settled sequences that a checkpoint takes in one turn, unless one queue has more.
 const RANGES_A_TURN: usize = 8192;
-/// Dead segments that are kept for reuse.
+/// Dead segments whose files are kept for reuse.
 const RECYCLABLE_MAX: usize = 2;
+/// Full segments that may wait for their index.
+const UNINDEXED_MAX: usize = 1;
 
 /// A checkpoint on its way.
 #[derive(Debug)]
@@ -80,13 +82,15 @@ impl<S: Storage> Store<S> {
         let Some(segment) = self.segments.get_mut(number) else {
             return;
         };
-        if segment.stage != Stage::Indexed || segment.candidate || segment.compacting {
+        if segment.stage != Stage::Indexed || segment.compacting {
             return;
         }
         if segment.live_entries == 0 {
-            segment.candidate = true;
-            self.dead_segments += 1;
-        } else if segment.worth_a_look() {
+            if !segment.is_dead {
+                segment.is_dead = true;
+                self.dead_segments += 1;
+            }
+        } else if !segment.candidate && segment.worth_a_look() {
             segment.candidate = true;
             self.candidates.push_back(number);
         }
@@ -94,7 +98,8 @@ impl<S: Storage> Store<S> {
 
     /// One turn's share of all that is not urgent.
     pub(super) fn background(&mut self, now: Now) {
-        // Compaction first, since it may find that it wants a checkpoint.
+        self.next_indexes(now);
+        // Compaction before checkpoints, since it may find that it wants one.
         self.next_compaction(now);
         self.next_checkpoint();
         self.next_checkpoint();
@@ -108,6 +113,15 @@ impl<S: Storage> Store<S> {
         }
     }
 
+    /// When the next turn is wanted for any of it, if that is not at once.
+    pub(super) fn background_deadline(&self) -> Option<Deadline> {
+        let index = self.unindexed.front().map(|&(_, due)| due);
+        let idle = self.candidates.is_empty() || self.compacting.is_some();
+        // Nothing is looked at while something waits to be tried again.
+        let look = self.look_at.filter(|_| !idle).max(self.retry_at);
+        index.into_iter().chain(look).min()
+    }
+
     // ---- indexes --------------------------------------------------------------------------
 
     pub(super) fn segment_written(&mut self, number: u32) {
@@ -115,12 +129,30 @@ impl<S: Storage> Store<S> {
             segment.stage = Stage::Written;
             // The keeper reads it through the map, as everybody does from now on.
             segment.file = None;
-            self.jobs.push_back(Job::Index {
-                number,
-                used: segment.used,
-            });
+            let due = self.now.after_us(self.config.look_ms * 4000);
+            self.unindexed.push_back((number, due));
         }
         self.sealed_octets += self.segments.get(number).map_or(0, |segment| segment.used);
+    }
+
+    /// Has indexes written of segments that have waited. Those that nobody needs any more get none:
+    /// a short queue's segments come and go without the keeper ever reading them.
+    fn next_indexes(&mut self, now: Now) {
+        while let Some(&(number, due)) = self.unindexed.front() {
+            let segment = self.segments.get(number);
+            let used = segment.map_or(0, |segment| segment.used);
+            let is_dead = segment.is_none_or(|segment| segment.live_entries == 0);
+            let is_due =
+                self.checkpoint_wanted || self.unindexed.len() > UNINDEXED_MAX || due.is_due(now);
+            if is_dead {
+                self.segment_indexed(number, Ok(Vec::new()));
+            } else if is_due {
+                self.jobs.push_back(Job::Index { number, used });
+            } else {
+                return;
+            }
+            self.unindexed.pop_front();
+        }
     }
 
     pub(super) fn segment_indexed(&mut self, number: u32, result: io::Result<Vec<String>>) {
@@ -322,35 +354,44 @@ impl<S: Storage> Store<S> {
             }
             return;
         }
-        if self.candidates.is_empty()
-            || !self.wants_compaction()
-            || self.retry_at.is_some_and(|retry| !retry.is_due(now))
-        {
+        let waits = |at: Option<Deadline>| at.is_some_and(|at| !at.is_due(now));
+        if self.candidates.is_empty() || waits(self.retry_at) || waits(self.look_at) {
             return;
         }
+        let look_us = self.config.look_ms * 1000;
+        self.look_at = (look_us > 0).then(|| now.after_us(look_us));
+        if !self.wants_compaction() && !self.disk_full && !self.disk_low {
+            return;
+        }
+        let (mut most, mut wants_checkpoint) = (None, false);
         for _ in 0..self.candidates.len() {
             let Some(number) = self.candidates.pop_front() else {
-                return;
+                break;
             };
-            let covered_lsn = self.covered_lsn;
             let Some(segment) = self.segments.get_mut(number) else {
                 continue;
             };
             if segment.live_entries == 0 || !segment.worth_a_look() {
                 segment.candidate = false;
-                self.consider(number);
                 continue;
             }
-            if segment.last_lsn > covered_lsn || segment.stage != Stage::Indexed {
-                self.checkpoint_wanted |= segment.last_lsn > covered_lsn;
-                self.candidates.push_back(number);
+            self.candidates.push_back(number);
+            if segment.is_passing(now.monotonic_us, look_us) {
                 continue;
             }
-            segment.candidate = false;
-            segment.compacting = true;
-            segment.looked_at();
-            self.begin_compaction(number);
-            return;
+            if segment.last_lsn > self.covered_lsn {
+                wants_checkpoint = true;
+                continue;
+            }
+            let waste = segment.octets - segment.live_share.min(segment.octets);
+            most = most.max(Some((waste, number)));
+        }
+        match most {
+            Some((_, number)) => {
+                self.candidates.retain(|&candidate| candidate != number);
+                self.begin_compaction(number);
+            }
+            None => self.checkpoint_wanted |= wants_checkpoint,
         }
     }
 
@@ -373,11 +414,13 @@ impl<S: Storage> Store<S> {
             }
         }
         settled.sort_unstable_by_key(|(queue, _)| *queue);
-        let unlogged = self
-            .segments
-            .get(number)
-            .map_or(&[][..], |segment| &segment.unlogged);
-        let unlogged = unlogged.iter().map(|(place, _)| *place).collect();
+        let mut unlogged = Vec::new();
+        if let Some(segment) = self.segments.get_mut(number) {
+            segment.candidate = false;
+            segment.compacting = true;
+            segment.looked_at();
+            unlogged.extend(segment.unlogged.iter().map(|(place, _)| *place));
+        }
         self.compacting = Some(Compacting {
             number,
             liveness: Some(Liveness { settled, unlogged }),
@@ -388,6 +431,8 @@ impl<S: Storage> Store<S> {
 
     pub(super) fn compacted(&mut self, number: u32, result: io::Result<Option<Rewritten<S>>>) {
         self.compacting = None;
+        // Where there was one there may be more.
+        self.look_at = None;
         let now_s = self.now_s();
         let Some(segment) = self.segments.get_mut(number) else {
             return;

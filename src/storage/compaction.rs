@@ -9,6 +9,7 @@
 use std::io;
 use std::sync::Arc;
 
+use super::entries::EntryList;
 use super::files::{Map, Storage, read_exact_at, write_all_at};
 use super::index::{self, Index};
 use super::planted::{Fault, planted};
@@ -21,6 +22,8 @@ use crate::broker::record::QueueId;
 const TABLE_OCTETS: usize = 8;
 /// Octets that are written at a time.
 const CHUNK_OCTETS: usize = 256 << 10;
+/// Octets that are populated at a time: a segment of which little lives is not read whole.
+const STRETCH_OCTETS: u64 = 16 << 10;
 /// Behind the name of a segment: the file that will take its place.
 pub(super) const NEW_SUFFIX: &str = ".new";
 
@@ -103,7 +106,7 @@ pub(super) fn to_first_places(summary: &mut Summary, table: &Table) {
         at.map_or(now, |at| table[at].0)
     };
     for entries in summary.queues.values_mut() {
-        for entry in entries {
+        for entry in entries.iter_mut() {
             entry.at.place = first(entry.at.place);
         }
     }
@@ -179,7 +182,8 @@ pub(super) fn compact<S: Storage>(
     let header = read_header(storage, &file, number)?;
     let (index, entries) = with_index(storage, &file, &header, |index| {
         let entries = index.queues.iter().map(|queue| {
-            let entries = index.entries(storage, number, queue.queue, queue.first, queue.last)?;
+            let entries: EntryList =
+                index.entries(storage, number, queue.queue, queue.first, queue.last)?;
             Ok((queue.queue, entries))
         });
         let entries: io::Result<Vec<_>> = entries.collect();
@@ -210,10 +214,20 @@ pub(super) fn compact<S: Storage>(
 
     let file_octets = storage.octets(&file)?;
     let map = storage.map(&file, &name)?;
-    let end = index.records_end;
-    map.populate(0..end.min(file_octets))?;
+    let end = index.records_end.min(file_octets);
+    let mut populated = 0;
+    let mut populate = |from: u64, to: u64| {
+        // Places ascend, and so do the ranges that are asked for.
+        let from = from.max(populated);
+        if from >= to.min(end) {
+            return Ok(());
+        }
+        populated = to.max(from + STRETCH_OCTETS).min(end);
+        map.populate(from..populated)
+    };
     let mut scratch = Vec::new();
-    let mut copies = Vec::with_capacity(places.len());
+    // (place as first written, place before, octets), twelve octets each.
+    let mut copies: Vec<(u32, u32, u32)> = Vec::new();
     let (mut next, mut lost) = (SEGMENT_START, 0);
     for place in places {
         let offset = match &before {
@@ -223,6 +237,7 @@ pub(super) fn compact<S: Storage>(
                 Err(_) => continue,
             },
         };
+        populate(offset, offset + HEADER_OCTETS as u64)?;
         let head = map.octets(offset..offset + HEADER_OCTETS as u64, &mut scratch);
         let header = head
             .ok()
@@ -233,7 +248,8 @@ pub(super) fn compact<S: Storage>(
             lost += 1;
             continue;
         };
-        copies.push((place, offset, record.record_octets(), next));
+        populate(offset, offset + record.record_octets())?;
+        copies.push((place, (offset / 8) as u32, record.record_octets() as u32));
         next += record.record_octets();
     }
     let octets = next + (copies.len() * TABLE_OCTETS) as u64;
@@ -242,10 +258,13 @@ pub(super) fn compact<S: Storage>(
     if octets * 7 > file_octets * 4 {
         return Ok(None);
     }
-    let table: Table = copies
-        .iter()
-        .map(|&(place, _, _, now)| (place, (now / 8) as u32))
-        .collect();
+    let mut now = SEGMENT_START;
+    let table = copies.iter().map(|&(place, _, record_octets)| {
+        let before = now;
+        now += u64::from(record_octets);
+        (place, (before / 8) as u32)
+    });
+    let table: Table = table.collect();
     let table_octets: Vec<u8> = table
         .iter()
         .flat_map(|(place, now)| [place.to_be_bytes(), now.to_be_bytes()])
@@ -263,8 +282,10 @@ pub(super) fn compact<S: Storage>(
     let mut chunk = Vec::new();
     header.encode(&mut chunk);
     let mut written = 0;
-    for &(_, offset, record_octets, _) in &copies {
-        chunk.extend_from_slice(map.octets(offset..offset + record_octets, &mut scratch)?);
+    for &(_, place, record_octets) in &copies {
+        let offset = u64::from(place) * 8;
+        let record = offset..offset + u64::from(record_octets);
+        chunk.extend_from_slice(map.octets(record, &mut scratch)?);
         if chunk.len() >= CHUNK_OCTETS {
             write_all_at(storage, &new, written, &chunk)?;
             written += chunk.len() as u64;

@@ -31,6 +31,7 @@
 
 use std::io;
 
+use super::entries::EntryList;
 use super::files::{Storage, read_exact_at, write_all_at};
 use super::jobs::entries_in;
 use super::pages::PAGE_ENTRIES_MAX;
@@ -92,25 +93,31 @@ pub(super) fn write<S: Storage>(
     header: &SegmentHeader,
     mut summary: Summary,
 ) -> (Index, io::Result<()>) {
-    let mut lists: Vec<(QueueId, Vec<Entry>)> = summary.queues.drain().collect();
+    let mut lists: Vec<(QueueId, EntryList)> = summary.queues.drain().collect();
     lists.sort_unstable_by_key(|(queue, _)| *queue);
     let mut settlements = std::mem::take(&mut summary.settlements);
     let mut queues = Vec::with_capacity(lists.len());
     let mut first_entry = 0;
     for (queue, entries) in &mut lists {
-        // Sequences ascend in a segment already; sorting says so.
-        entries.sort_by_key(|entry| entry.sequence());
-        for pair in entries.windows(2) {
-            let (before, after) = (pair[0].sequence(), pair[1].sequence());
-            if after > before + 1 {
-                settlements.push((*queue, before + 1, after - 1));
+        entries.sort();
+        let mut expected = None;
+        for sequence in entries.iter().map(super::super::message::Entry::sequence) {
+            if let Some(expected) = expected
+                && sequence > expected
+            {
+                settlements.push((*queue, expected, sequence - 1));
             }
+            expected = Some(sequence + 1);
         }
         queues.push(IndexedQueue {
             queue: *queue,
             entries: entries.len() as u32,
-            first: entries.first().map_or(0, |entry| entry.sequence()),
-            last: entries.last().map_or(0, |entry| entry.sequence()),
+            first: entries
+                .first()
+                .map_or(0, super::super::message::Entry::sequence),
+            last: entries
+                .last()
+                .map_or(0, super::super::message::Entry::sequence),
             first_entry,
             fences: vec![(0, 0); entries.len().div_ceil(PAGE_ENTRIES_MAX)],
         });
@@ -141,7 +148,7 @@ fn write_file<S: Storage>(
     storage: &S,
     header: &SegmentHeader,
     index: &mut Index,
-    lists: &[(QueueId, Vec<Entry>)],
+    lists: &[(QueueId, EntryList)],
 ) -> io::Result<()> {
     let mut file = storage.create(&index_name(header.number), 0);
     let (mut chunk, mut offset) = (Vec::with_capacity(CHUNK_OCTETS), index.entries_start);
@@ -155,7 +162,7 @@ fn write_file<S: Storage>(
         chunk.clear();
     };
     for ((_, entries), queue) in lists.iter().zip(&mut index.queues) {
-        for (run, fence) in entries.chunks(PAGE_ENTRIES_MAX).zip(&mut queue.fences) {
+        for (run, fence) in entries.pieces().iter().zip(&mut queue.fences) {
             let start = chunk.len();
             for entry in run {
                 let [place, rest] = entry.to_words();
@@ -348,24 +355,24 @@ impl Index {
     ///
     /// # Errors
     /// [`io::ErrorKind::InvalidData`] when the entries do not check.
-    pub(super) fn entries<S: Storage>(
+    pub(super) fn entries<S: Storage, E: Default + Extend<Entry>>(
         &self,
         storage: &S,
         number: u32,
         queue: QueueId,
         first: u64,
         last: u64,
-    ) -> io::Result<Vec<Entry>> {
+    ) -> io::Result<E> {
         let Ok(at) = self
             .queues
             .binary_search_by_key(&queue, |queue| queue.queue)
         else {
-            return Ok(Vec::new());
+            return Ok(E::default());
         };
         let queue = &self.queues[at];
         let file = storage.open(&index_name(number))?;
         let from = queue.fences.partition_point(|fence| fence.0 <= first);
-        let mut found = Vec::new();
+        let mut found = E::default();
         for (run, fence) in queue.fences.iter().enumerate().skip(from.saturating_sub(1)) {
             if fence.0 > last {
                 break;
@@ -459,7 +466,7 @@ mod tests {
             (7, 0, 100, 0),
         ] {
             let entries = index.entries(&disk, 3, QueueId(queue), first, last);
-            let entries = entries.expect("reads");
+            let entries: Vec<Entry> = entries.expect("reads");
             assert_eq!(entries.len(), expected, "{queue} {first} {last}");
             assert!(
                 entries
@@ -485,7 +492,8 @@ mod tests {
             disk.flip(&name, octet, 3);
         }
         disk.flip(&name, index.entries_start as usize + 5, 0);
-        assert!(index.entries(&disk, 3, QueueId(1), 0, 0).is_err());
+        let entries: io::Result<Vec<_>> = index.entries(&disk, 3, QueueId(1), 0, 0);
+        assert!(entries.is_err());
         let whole = disk.contents(&name).expect("there");
         for length in 0..index.entries_start as usize {
             disk.put(&name, &whole[..length]);

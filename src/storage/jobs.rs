@@ -150,6 +150,10 @@ pub(super) enum Job<S: Storage> {
         crc: u32,
         file: Arc<OnceLock<S::File>>,
     },
+    /// Closes a file of pages that nobody needs.
+    ClosePages {
+        file: Arc<OnceLock<S::File>>,
+    },
     /// Reads entries of a recovered queue from the index of their segment.
     ReadIndexPart {
         page: u64,
@@ -343,6 +347,10 @@ impl<S: Storage> KeeperJob<S> {
                 page,
                 result: read_page(storage, &file, slot, count, crc),
             },
+            Job::ClosePages { file } => {
+                drop(file);
+                AnswerKind::Removed(Ok(()))
+            }
             Job::FreeSpace => AnswerKind::FreeSpace(storage.free_octets()),
             Job::ReadIndexPart { page, part } => AnswerKind::PageRead {
                 page,

@@ -19,6 +19,7 @@ mod background;
 mod checkpoint;
 mod compaction;
 mod definitions;
+mod entries;
 mod file_storage;
 mod files;
 mod helpers;

@@ -284,6 +284,18 @@ impl<S: Storage> Pages<S> {
         self.writing
     }
 
+    /// Forgets, when no page is parked, what many of them left behind; their file, to be closed by
+    /// the keeper, since that frees its space on the disk.
+    pub(super) fn give_back(&mut self) -> Option<Job<S>> {
+        if self.slots == 0 || !self.parked.is_empty() || self.writing > 0 {
+            return None;
+        }
+        let next = self.next;
+        let before = std::mem::replace(self, Pages::new());
+        self.next = next;
+        Some(Job::ClosePages { file: before.file })
+    }
+
     /// How many pages are parked.
     pub(super) fn len(&self) -> usize {
         self.parked.len()

@@ -3,6 +3,7 @@
 
 use hashbrown::HashMap;
 
+use super::entries::EntryList;
 use super::record_codec::{
     self as codec, ALIGNMENT, HEADER_OCTETS, MessagePayload, RecordHeader, RecordKind,
     SEGMENT_START, Seed,
@@ -130,9 +131,9 @@ pub(super) struct Summary {
     pub(super) first_lsn: u64,
     /// Number of its last record; `first_lsn - 1` when there is none.
     pub(super) last_lsn: u64,
-    pub(super) queues: HashMap<QueueId, Vec<Entry>>,
+    pub(super) queues: HashMap<QueueId, EntryList>,
     /// While records are taken in, the list of the queue that was last.
-    pub(super) list: (Option<QueueId>, Vec<Entry>),
+    pub(super) list: (Option<QueueId>, EntryList),
     pub(super) settlements: Vec<(QueueId, u64, u64)>,
     pub(super) permissions: Vec<(QueueId, u64)>,
     /// Places of records that name a large body, and its file.
@@ -368,8 +369,8 @@ mod tests {
         let entries = summary.queues.get(&QueueId(1));
         entries
             .into_iter()
-            .flatten()
-            .map(|entry| entry.sequence())
+            .flat_map(EntryList::iter)
+            .map(crate::message::Entry::sequence)
             .collect()
     }
 

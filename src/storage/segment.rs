@@ -13,6 +13,9 @@ pub(super) const GRANULE_OCTETS: u64 = 1 << 20;
 /// How long a granule counts as warm after it was written, populated or read, in seconds.
 pub(super) const WARM_S: u32 = 10;
 
+/// See [`Segment::is_passing`].
+const PASSING_LOOKS: u64 = 20;
+
 /// Name of the file of a segment.
 pub(super) fn segment_name(number: u32) -> String {
     format!("{number:010}.seg")
@@ -147,10 +150,16 @@ pub(super) struct Segment<S: Storage> {
     pub(super) warmth: Warmth,
     /// How often it was rewritten.
     pub(super) rewritten: u64,
+    /// Live entries at the last look for segments to rewrite, and when that was, in microseconds.
+    seen: Option<(u64, u64)>,
+    /// At the last look it was being emptied so fast that it is not worth rewriting.
+    is_passing: bool,
     /// The keeper is looking at it or rewriting it.
     pub(super) compacting: bool,
-    /// It is on the list of those to be considered.
+    /// It is on the list of those that may be worth rewriting.
     pub(super) candidate: bool,
+    /// It was counted among those that may be given back.
+    pub(super) is_dead: bool,
 }
 
 impl<S: Storage> Segment<S> {
@@ -175,8 +184,11 @@ impl<S: Storage> Segment<S> {
             table: None,
             warmth: Warmth::default(),
             rewritten: 0,
+            seen: None,
+            is_passing: false,
             compacting: false,
             candidate: false,
+            is_dead: false,
         }
     }
 
@@ -202,6 +214,30 @@ impl<S: Storage> Segment<S> {
         self.live_share * 7 < self.octets * 4
             && self.live_share <= self.next_look_share
             && self.live_entries < self.looked_at_entries
+    }
+
+    /// Whether it will be empty within `PASSING_LOOKS` looks if it goes on like that: a queue is
+    /// being drained through it, and rewriting what will be gone soon would write the whole log a
+    /// second time. A segment that was never looked at is given one more look.
+    ///
+    /// * `look_us`: time from look to look; 0 when every look counts by itself.
+    pub(super) fn is_passing(&mut self, now_us: u64, look_us: u64) -> bool {
+        if look_us == 0 {
+            return false;
+        }
+        let Some((entries, since_us)) = self.seen else {
+            self.seen = Some((self.live_entries, now_us));
+            self.is_passing = true;
+            return true;
+        };
+        let elapsed_us = now_us.saturating_sub(since_us);
+        if elapsed_us >= look_us {
+            let released = entries.saturating_sub(self.live_entries);
+            let at_this_rate = released.saturating_mul(PASSING_LOOKS * look_us);
+            self.is_passing = at_this_rate >= self.live_entries.saturating_mul(elapsed_us);
+            self.seen = Some((self.live_entries, now_us));
+        }
+        self.is_passing
     }
 
     /// Notes that the keeper is about to look.

@@ -43,6 +43,9 @@ pub struct StoreConfig {
     pub spill_file_octets: u64,
     /// The disk alarm is raised when fewer octets are free.
     pub disk_free_octets_min: u64,
+    /// How often segments are looked for that are worth rewriting, in milliseconds; a full segment
+    /// waits four times as long for its index, since most are empty by then. 0: nothing waits.
+    pub look_ms: u64,
 }
 
 impl Default for StoreConfig {
@@ -56,6 +59,7 @@ impl Default for StoreConfig {
             arena_octets_max: 4 << 20,
             spill_file_octets: 16 << 20,
             disk_free_octets_min: 50_000_000,
+            look_ms: 250,
         }
     }
 }
@@ -166,8 +170,8 @@ pub struct Store<S: Storage> {
     pub(super) retry_at: Option<Deadline>,
     free_space_at: Deadline,
     free_octets: Option<u64>,
-    disk_full: bool,
-    disk_low: bool,
+    pub(super) disk_full: bool,
+    pub(super) disk_low: bool,
     alarm: bool,
 
     /// This turn's settlements that are not yet a record.
@@ -199,8 +203,12 @@ pub struct Store<S: Storage> {
     pub(super) sealed_octets: u64,
     /// Segments that became dead since the last checkpoint began.
     pub(super) dead_segments: u32,
+    /// Segments that are on disk and wait for their index, and until when; ascending.
+    pub(super) unindexed: VecDeque<(u32, Deadline)>,
     /// Segments that may be worth rewriting.
     pub(super) candidates: VecDeque<u32>,
+    /// When they are looked at next.
+    pub(super) look_at: Option<Deadline>,
     pub(super) compacting: Option<Compacting>,
     /// Batches are handed over without regard to load.
     pub(super) hurry: bool,
@@ -301,7 +309,9 @@ impl<S: Storage> Store<S> {
             checkpoint_octets: 0,
             sealed_octets: 0,
             dead_segments: 0,
+            unindexed: VecDeque::new(),
             candidates: VecDeque::new(),
+            look_at: None,
             compacting: None,
             hurry: false,
             jobs: VecDeque::new(),
@@ -651,6 +661,7 @@ impl<S: Storage> Store<S> {
         let waiting = waiting.map(|since| Deadline(since.0 + BATCH_US));
         [
             waiting,
+            self.background_deadline(),
             self.idle_at,
             self.retry_at,
             Some(self.free_space_at),
@@ -678,6 +689,7 @@ impl<S: Storage> Store<S> {
         if self.free_space_at.is_due(now) {
             self.free_space_at = now.after_us(FREE_SPACE_US);
             self.jobs.push_back(Job::FreeSpace);
+            self.jobs.extend(self.pages.give_back());
         }
         self.background(now);
         self.remove_large();

@@ -42,6 +42,7 @@ pub(super) fn small_config() -> StoreConfig {
         tail_octets_max: 1 << 20,
         arena_octets_max: 512 << 10,
         spill_file_octets: 1 << 20,
+        look_ms: 0,
         ..StoreConfig::default()
     }
 }
@@ -256,8 +257,17 @@ fn pages_come_back_as_they_were_parked() {
     assert_eq!(bench.store.load(late), None);
     bench.settle_down();
     assert!(bench.events.contains(&Event::PageLoaded(late)));
-    assert_eq!(bench.store.load(late), Some(entries));
+    assert_eq!(bench.store.load(late), Some(entries.clone()));
     assert_eq!(bench.store.pages(), 0);
+    // The file of the pages goes when it is empty, and comes back when it is needed.
+    bench.now.monotonic_us += 60_000_000;
+    bench.settle_down();
+    let again = bench.store.park(entries.clone());
+    assert!(again > late);
+    bench.settle_down();
+    assert_eq!(bench.store.load(again), None);
+    bench.settle_down();
+    assert_eq!(bench.store.load(again), Some(entries));
 }
 
 #[test]
@@ -521,6 +531,75 @@ fn disk_use_is_bounded_whatever_the_order_of_acks() {
             assert!(bench.body(entry.at).is_some(), "{index}");
         }
     }
+}
+
+#[test]
+fn a_backlog_that_is_drained_in_order_is_given_back_and_never_written_again() {
+    let config = StoreConfig {
+        look_ms: 250,
+        ..small_config()
+    };
+    let mut bench = Bench::open_seeded(MemoryStorage::new(), config, 5).expect("opens");
+    let mut entries = Vec::new();
+    for sequence in 1..=20_000_u64 {
+        entries.push(bench.append(1, sequence, &[7; 100]));
+        if sequence % 50 == 0 {
+            bench.commit();
+            bench.flush_one();
+            bench.keep_one();
+        }
+    }
+    bench.settle_down();
+    let full = bench.store.disk_octets();
+    for (turn, entry) in entries.into_iter().enumerate() {
+        bench.store.settle(QueueId(1), entry);
+        if turn % 40 == 0 {
+            // All of it takes 25 s, so that each segment is looked at on its way.
+            bench.now.monotonic_us += 50_000;
+            bench.commit();
+            bench.flush_one();
+            bench.keep_one();
+        }
+    }
+    bench.settle_down();
+    bench.settle_down();
+    assert!(full > 3_000_000);
+    assert!(bench.store.disk_octets() <= 4 * (64 << 10));
+    assert_eq!(bench.store.counters().compacted, 0);
+}
+
+#[test]
+fn what_is_consumed_at_once_needs_no_index() {
+    let config = StoreConfig {
+        look_ms: 250,
+        ..small_config()
+    };
+    let mut bench = Bench::open_seeded(MemoryStorage::new(), config, 6).expect("opens");
+    let mut young = VecDeque::new();
+    for sequence in 1..=20_000_u64 {
+        young.push_back(bench.append(1, sequence, &[7; 100]));
+        if young.len() > 100 {
+            let oldest = young.pop_front().expect("some");
+            bench.store.settle(QueueId(1), oldest);
+        }
+        if sequence % 50 == 0 {
+            bench.now.monotonic_us += 1000;
+            bench.commit();
+            while bench.flush_one() || bench.keep_one() {}
+        }
+        let names = bench_names(&bench.disk);
+        assert!(names.iter().all(|name| !name.contains(".idx")));
+    }
+    // What stays gets one when it has rested.
+    bench.now.monotonic_us += 1_000_000;
+    for sequence in 20_001..=21_000 {
+        bench.append(1, sequence, &[7; 100]);
+    }
+    bench.settle_down();
+    bench.now.monotonic_us += 1_000_000;
+    bench.settle_down();
+    let names = bench_names(&bench.disk);
+    assert!(names.iter().any(|name| name.contains(".idx")));
 }
 
 #[test]

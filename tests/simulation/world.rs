@@ -116,6 +116,7 @@ fn config(plan: Plan, random: &mut Random) -> Config {
     limits.segment_octets_max = *random.pick(&[16 << 10, 64 << 10, 256 << 10]);
     limits.segment_octets_max = limits.segment_octets_max.max(limits.segment_octets_min);
     limits.segment_slack = *random.pick(&[0, 0, 4]);
+    limits.segment_look_ms = *random.pick(&[0, 0, 20, 250]);
     if !plan.has_small_segments {
         (limits.segment_octets_min, limits.segment_octets_max) = (256 << 10, 256 << 10);
     }
