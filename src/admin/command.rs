@@ -261,6 +261,8 @@ impl Outcome {
 pub enum AdminError {
     /// What is to be changed does not exist: 404.
     NotFound,
+    /// What it is to lead from or to does not exist: 404 with the reason.
+    EndMissing(String),
     /// Not allowed, whoever asks (a reserved name, a system exchange): 401 as RabbitMQ answers.
     Refused(String),
     /// Contradicts what is there: 400.

@@ -232,6 +232,10 @@ pub(super) fn extensions(_: &mut Call<'_>) -> Answer {
 }
 
 fn node_object(overview: &Overview<'_>) -> Object {
+    let mechanism = |name: &str, description: &str| {
+        let enabled = overview.mechanisms.split(' ').any(|it| it == name);
+        json!({ "name": name, "description": description, "enabled": enabled })
+    };
     let value = json!({
         "name": overview.node,
         "type": "disc",
@@ -266,8 +270,9 @@ fn node_object(overview: &Overview<'_>) -> Object {
             "version": env!("CARGO_PKG_VERSION"),
         }],
         "auth_mechanisms": [
-            { "name": "PLAIN", "description": "SASL PLAIN authentication mechanism", "enabled": true },
-            { "name": "AMQPLAIN", "description": "QPid AMQPLAIN mechanism", "enabled": true },
+            mechanism("PLAIN", "SASL PLAIN authentication mechanism"),
+            mechanism("AMQPLAIN", "QPid AMQPLAIN mechanism"),
+            mechanism("ANONYMOUS", "SASL ANONYMOUS authentication mechanism"),
         ],
         "exchange_types": exchange_types(),
         "contexts": [],

@@ -82,6 +82,7 @@ impl Reply {
             Ok(Outcome::Exists | Outcome::Done) => Reply::empty(204),
             Ok(Outcome::Messages(count)) => Reply::empty(204).with("x-messages", count.to_string()),
             Err(AdminError::NotFound) => Reply::not_found(),
+            Err(AdminError::EndMissing(reason)) => Reply::error(404, "not_found", reason),
             Err(AdminError::Refused(_)) => Reply::refused("Access refused."),
             Err(AdminError::Precondition(reason)) => Reply::bad_request(reason),
             Err(AdminError::Unavailable(reason)) => Reply::error(503, "unavailable", reason),

@@ -186,6 +186,8 @@ pub struct Overview<'a> {
     pub cluster_name: &'a str,
     /// The data directory, as configured.
     pub data_dir: &'a str,
+    /// SASL mechanisms that are offered, separated by blanks.
+    pub mechanisms: &'a str,
     /// Milliseconds since the start.
     pub uptime_ms: u64,
     /// Open connections.

@@ -1,9 +1,22 @@
-//! The SASL mechanisms PLAIN (RFC 4616) and AMQPLAIN, as RabbitMQ reads them.
+//! The SASL mechanisms PLAIN (RFC 4616), AMQPLAIN and ANONYMOUS, as RabbitMQ reads them.
 
 use crate::wire::field_table::{FieldTable, FieldValue};
 
-/// The mechanisms that `connection.start` offers, in the order of preference.
-pub const MECHANISMS: &str = "PLAIN AMQPLAIN";
+/// What a client may log in with.
+#[derive(Clone, Copy, Debug)]
+pub struct Offered<'a> {
+    /// The mechanisms that `connection.start` names, separated by blanks.
+    pub mechanisms: &'a str,
+    /// Name and password of the user as whom ANONYMOUS logs in.
+    pub anonymous: (&'a str, &'a str),
+}
+
+impl Offered<'_> {
+    fn has(&self, mechanism: &[u8]) -> bool {
+        let mut names = self.mechanisms.split(' ');
+        names.any(|name| name.as_bytes() == mechanism)
+    }
+}
 
 /// A name and a password as a client sent them, borrowed from its response. `Debug` does not
 /// show the password.
@@ -26,8 +39,7 @@ impl std::fmt::Debug for Credentials<'_> {
 /// Why no credentials could be read from a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SaslError {
-    /// Neither PLAIN nor AMQPLAIN, and no mechanism that RabbitMQ knows:
-    /// 503 `unknown authentication mechanism '…'`.
+    /// No mechanism that RabbitMQ knows: 503 `unknown authentication mechanism '…'`.
     UnknownMechanism,
     /// A mechanism of RabbitMQ that is not offered: 503 `invalid authentication mechanism '…'`.
     NotOffered,
@@ -35,12 +47,24 @@ pub enum SaslError {
     Malformed(&'static str),
 }
 
-/// Reads `response` as the mechanism prescribes.
-pub fn credentials<'a>(mechanism: &[u8], response: &'a [u8]) -> Result<Credentials<'a>, SaslError> {
+/// Reads `response` as the mechanism prescribes. What a client says of itself under ANONYMOUS is
+/// not looked at: it is the user that the server is told to take.
+pub fn credentials<'a>(
+    offered: Offered<'a>,
+    mechanism: &[u8],
+    response: &'a [u8],
+) -> Result<Credentials<'a>, SaslError> {
     match mechanism {
+        b"PLAIN" | b"AMQPLAIN" | b"ANONYMOUS" if !offered.has(mechanism) => {
+            Err(SaslError::NotOffered)
+        }
         b"PLAIN" => plain(response),
         b"AMQPLAIN" => amqplain(response),
-        b"EXTERNAL" | b"ANONYMOUS" | b"RABBIT-CR-DEMO" => Err(SaslError::NotOffered),
+        b"ANONYMOUS" => Ok(Credentials {
+            name: offered.anonymous.0.as_bytes(),
+            password: offered.anonymous.1.as_bytes(),
+        }),
+        b"EXTERNAL" | b"RABBIT-CR-DEMO" => Err(SaslError::NotOffered),
         _ => Err(SaslError::UnknownMechanism),
     }
 }
@@ -77,8 +101,13 @@ pub fn amqplain(response: &[u8]) -> Result<Credentials<'_>, SaslError> {
 mod tests {
     use super::*;
 
+    const ALL: Offered<'_> = Offered {
+        mechanisms: "PLAIN AMQPLAIN ANONYMOUS",
+        anonymous: ("guest", "pw"),
+    };
+
     fn check(mechanism: &str, response: &[u8], expected: Result<(&str, &str), SaslError>) {
-        let got = credentials(mechanism.as_bytes(), response);
+        let got = credentials(ALL, mechanism.as_bytes(), response);
         let expected = expected.map(|(name, password)| Credentials {
             name: name.as_bytes(),
             password: password.as_bytes(),
@@ -128,6 +157,15 @@ mod tests {
 
     #[test]
     fn other_mechanisms_are_told_apart() {
+        check("ANONYMOUS", b"trace", Ok(("guest", "pw")));
+        let few = Offered {
+            mechanisms: "AMQPLAIN",
+            ..ALL
+        };
+        for mechanism in [&b"PLAIN"[..], b"ANONYMOUS"] {
+            let refused = credentials(few, mechanism, b"\0guest\0guest");
+            assert_eq!(refused, Err(SaslError::NotOffered));
+        }
         check("EXTERNAL", b"", Err(SaslError::NotOffered));
         check("ROT13", b"", Err(SaslError::UnknownMechanism));
         let shown = format!("{:?}", plain(b"\0guest\0secret"));

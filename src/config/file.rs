@@ -12,7 +12,7 @@
 //! is most likely a slip. The last of two lines with the same key wins, as in RabbitMQ.
 
 use super::units;
-use super::{Config, ConfigError, ListenAddress, Origin};
+use super::{Config, ConfigError, ListenAddress, MECHANISMS, Origin};
 use std::path::{Path, PathBuf};
 
 /// A configuration file is read whole; more than this is not one.
@@ -97,7 +97,7 @@ fn apply_text(
             Err(reason) => return Err(ConfigError::new("", "", reason).at(at())),
         };
         if let Err(reason) = set(config, &mut listeners, key, &value) {
-            let shown = if key == "default_pass" {
+            let shown = if key == "default_pass" || key == "anonymous_login_pass" {
                 String::new()
             } else {
                 value
@@ -158,9 +158,11 @@ fn interpolated(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result
     Ok(value)
 }
 
-/// Listeners are collected over the whole file, since several lines make one set.
+/// Listeners and mechanisms are collected over the whole file, since several lines make one set.
 #[derive(Default)]
 struct Listeners {
+    /// Mechanisms named by `auth_mechanisms.N`, with their number.
+    mechanisms: Vec<(String, String)>,
     amqp: Vec<(String, ListenAddress)>,
     amqp_none: bool,
     http_port: Option<u16>,
@@ -169,6 +171,10 @@ struct Listeners {
 
 impl Listeners {
     fn apply(self, config: &mut Config) {
+        if !self.mechanisms.is_empty() {
+            let is_named = |name: &str| self.mechanisms.iter().any(|(_, it)| it == name);
+            config.mechanisms.retain(|name| is_named(name));
+        }
         if self.amqp_none || !self.amqp.is_empty() {
             config.amqp_listen = self.amqp.into_iter().map(|(_, address)| address).collect();
         }
@@ -220,6 +226,11 @@ fn set(
             }
             config.loopback_users.clear();
         }
+        "anonymous_login_user" if value == "none" => {
+            config.mechanisms.retain(|name| name != "ANONYMOUS");
+        }
+        "anonymous_login_user" => value.clone_into(&mut config.anonymous_login.0),
+        "anonymous_login_pass" => value.clone_into(&mut config.anonymous_login.1),
         "log.console.level" | "log.default.level" => config.log_filter = units::log_level(value)?,
         "management.tcp.port" => listeners.http_port = Some(port()?),
         "management.tcp.ip" => listeners.http_host = Some(ListenAddress::with_host(value, 0)?),
@@ -244,6 +255,14 @@ fn set_family(
         let address = ListenAddress::parse(value)?;
         listeners.amqp.retain(|(other, _)| other != name);
         listeners.amqp.push((name.to_owned(), address));
+    } else if let Some(number) = key.strip_prefix("auth_mechanisms.") {
+        if !MECHANISMS.contains(&value) {
+            let warning = format!("mechanism '{value}' is not there and is not offered");
+            config.warnings.push(warning);
+        }
+        listeners.mechanisms.retain(|(other, _)| other != number);
+        let (number, value) = (number.to_owned(), value.to_owned());
+        listeners.mechanisms.push((number, value));
     } else if let Some(user) = key.strip_prefix("loopback_users.") {
         put_in_list(&mut config.loopback_users, user, units::switch(value)?);
     } else if let Some(tag) = key.strip_prefix("default_user_tags.") {
@@ -305,7 +324,6 @@ const WITHOUT_EFFECT: &[&str] = &[
     "auth_cache.",
     "auth_http.",
     "auth_ldap.",
-    "auth_mechanisms.",
     "auth_oauth2.",
     "background_gc_enabled",
     "background_gc_target_interval",
@@ -581,6 +599,18 @@ mod tests {
             "{missing}"
         );
         std::fs::remove_dir_all(&directory).expect("made above");
+    }
+
+    #[test]
+    fn mechanisms_are_those_that_are_named() {
+        let offered = |text: &str| load(text).expect("it is valid").mechanisms.join(" ");
+        assert_eq!(offered("heartbeat = 10"), "PLAIN AMQPLAIN ANONYMOUS");
+        assert_eq!(offered("anonymous_login_user = none"), "PLAIN AMQPLAIN");
+        let named = "auth_mechanisms.1 = EXTERNAL\nauth_mechanisms.2 = ANONYMOUS\nauth_mechanisms.2 = PLAIN";
+        assert_eq!(offered(named), "PLAIN");
+        let config = load("anonymous_login_user = app\nanonymous_login_pass = secret");
+        let login = config.expect("it is valid").anonymous_login;
+        assert_eq!(login, ("app".to_owned(), "secret".to_owned()));
     }
 
     #[test]

@@ -19,6 +19,9 @@ pub use listen::ListenAddress;
 use std::fmt;
 use std::path::PathBuf;
 
+/// SASL mechanisms that there are, in the order in which they are offered.
+pub const MECHANISMS: [&str; 3] = ["PLAIN", "AMQPLAIN", "ANONYMOUS"];
+
 /// Exit code of a server that cannot use its configuration (`EX_CONFIG`).
 pub const EXIT_CONFIG: u8 = 78;
 /// Exit code of a command line that cannot be understood (`EX_USAGE`).
@@ -46,6 +49,10 @@ pub struct Config {
     pub seed: Seed,
     /// Users who may log in from loopback addresses only.
     pub loopback_users: Vec<String>,
+    /// SASL mechanisms that are offered.
+    pub mechanisms: Vec<String>,
+    /// Name and password of the user as whom the mechanism ANONYMOUS logs in.
+    pub anonymous_login: (String, String),
     /// Every bound of the broker.
     pub limits: Limits,
     /// What was understood and has no effect, one sentence each, for the log once there is one.
@@ -156,6 +163,8 @@ impl Default for Config {
                 read: ".*".to_owned(),
             },
             loopback_users: vec!["guest".to_owned()],
+            mechanisms: MECHANISMS.map(str::to_owned).to_vec(),
+            anonymous_login: ("guest".to_owned(), "guest".to_owned()),
             limits: Limits::default(),
             warnings: Vec::new(),
         }

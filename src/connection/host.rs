@@ -46,6 +46,8 @@ pub struct Offer {
     pub server_properties: Box<[u8]>,
     /// SASL mechanisms, separated by blanks.
     pub mechanisms: String,
+    /// Name and password of the user as whom clients without any log in.
+    pub anonymous: (String, String),
     /// Channels of a connection.
     pub channel_max: u16,
     /// Octets of a frame.

@@ -168,7 +168,14 @@ impl<S: Storage> Engine<S> {
                     to_queue: destination_kind == DestinationKind::Queue,
                 };
                 let (broker, plant) = (&mut self.broker, &mut self.plant);
-                changed(broker.manage_bind(vhost, &ends, routing_key, arguments.as_bytes(), plant))
+                let bound =
+                    broker.manage_bind(vhost, &ends, routing_key, arguments.as_bytes(), plant);
+                match bound {
+                    Err(exception) if exception.reply_code == ReplyCode::NotFound => {
+                        Err(AdminError::EndMissing(exception.explanation))
+                    }
+                    bound => changed(bound),
+                }
             }
             AdminCommand::Unbind {
                 vhost,

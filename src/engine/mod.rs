@@ -856,7 +856,8 @@ fn offer(config: &Config) -> Offer {
     let limits = &config.limits;
     Offer {
         server_properties: properties.as_table().as_bytes().into(),
-        mechanisms: auth::sasl::MECHANISMS.to_owned(),
+        mechanisms: config.mechanisms.join(" "),
+        anonymous: config.anonymous_login.clone(),
         channel_max: limits.channel_max,
         frame_max: limits.frame_max,
         initial_frame_max: limits.initial_frame_max,

@@ -51,7 +51,12 @@ impl<S: Storage> Host for Turn<'_, S> {
     }
 
     fn log_in(&mut self, mechanism: &str, response: &[u8]) -> Result<String, LogInError> {
-        let credentials = sasl::credentials(mechanism.as_bytes(), response).map_err(|error| {
+        let offered = sasl::Offered {
+            mechanisms: &self.offer.mechanisms,
+            anonymous: (&self.offer.anonymous.0, &self.offer.anonymous.1),
+        };
+        let credentials = sasl::credentials(offered, mechanism.as_bytes(), response);
+        let credentials = credentials.map_err(|error| {
             LogInError::Exception(match error {
                 SaslError::UnknownMechanism => Exception::command_invalid(format!(
                     "unknown authentication mechanism '{mechanism}'"

@@ -150,6 +150,7 @@ impl<S: Storage> Admin for Engine<S> {
             node: &facts.node,
             cluster_name: &facts.cluster_name,
             data_dir: &facts.data_dir,
+            mechanisms: &self.offer.mechanisms,
             uptime_ms: now.monotonic_us / 1000,
             connections: self.peers.len() as u64,
             channels: broker.channels().len() as u64,

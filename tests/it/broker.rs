@@ -212,6 +212,18 @@ impl Broker {
         self.crash().map(|()| true)
     }
 
+    /// Octets of memory of the process that are no file's; `None` where nobody tells.
+    pub(crate) fn anonymous_octets(&self) -> Option<u64> {
+        let slot = self.process.borrow();
+        let path = format!("/proc/{}/status", slot.as_ref()?.child.id());
+        let status = fs::read_to_string(path).ok()?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("RssAnon:"))?;
+        let kilobytes = line.trim().strip_suffix("kB")?.trim();
+        Some(kilobytes.parse::<u64>().ok()? * 1024)
+    }
+
     /// Tells the process to stop, as an operator does.
     pub(crate) fn stop(&self) -> Result<(), String> {
         let slot = self.process.borrow();

@@ -8,5 +8,6 @@ mod loopback;
 mod methods;
 mod peer;
 mod perf;
+mod prelogin;
 mod transcript;
 mod value;

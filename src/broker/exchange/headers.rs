@@ -2,7 +2,8 @@
 //! with RabbitMQ's `all-with-x` and `any-with-x`).
 //!
 //! Keys that begin with `x-` do not count unless the mode says so; a void value asks for presence
-//! alone; an empty set of criteria matches everything under `all` and nothing under `any`.
+//! alone; an empty set of criteria matches everything under `all` and nothing under `any`. Of headers
+//! with the same key the last counts.
 
 use crate::broker::exception::{Exception, shown};
 use crate::wire::field_table::{FieldTable, FieldValue};
@@ -56,11 +57,10 @@ impl<'a> SortedHeaders<'a> {
     }
 
     fn get(&self, key: &[u8]) -> Option<FieldValue<'a>> {
-        let at = self.0.partition_point(|&(other, _)| other < key);
-        self.0
-            .get(at)
-            .filter(|&&(other, _)| other == key)
-            .map(|&(_, value)| value)
+        // Of those with the same key the last in the table, which sorting has kept last.
+        let end = self.0.partition_point(|&(other, _)| other <= key);
+        let &(other, value) = self.0.get(end.checked_sub(1)?)?;
+        (other == key).then_some(value)
     }
 }
 
@@ -84,5 +84,37 @@ pub fn matches(mode: MatchMode, arguments: FieldTable<'_>, headers: &SortedHeade
         criteria.any(holds)
     } else {
         criteria.all(holds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::ShortString;
+    use crate::wire::field_table::TableBuilder;
+
+    #[test]
+    fn the_last_of_headers_with_the_same_key_counts() {
+        let table = |numbers: &[(&'static str, i64)]| {
+            let mut table = TableBuilder::new();
+            for &(key, number) in numbers {
+                table.push(ShortString::literal(key), FieldValue::Long(number));
+            }
+            table
+        };
+        let given = table(&[("k", 1), ("j", 5), ("k", 2), ("l", 6), ("k", 3)]);
+        let headers = SortedHeaders::of(given.as_table());
+        for (number, holds) in [(1, false), (2, false), (3, true)] {
+            let wanted = table(&[("k", number)]);
+            let mode = MatchMode::of(wanted.as_table()).expect("all");
+            assert_eq!(
+                matches(mode, wanted.as_table(), &headers),
+                holds,
+                "{number}"
+            );
+        }
+        for missing in ["a", "kk", "z"] {
+            assert_eq!(headers.get(missing.as_bytes()), None);
+        }
     }
 }
