@@ -129,8 +129,15 @@ impl<S: Storage> Store<S> {
             segment.stage = Stage::Written;
             // The keeper reads it through the map, as everybody does from now on.
             segment.file = None;
-            let due = self.now.after_us(self.config.look_ms * 4000);
-            self.unindexed.push_back((number, due));
+            // A queue that is behind by more than a segment will not have emptied this one soon.
+            let is_consumed = segment.live_share < segment.used / 8 * 7;
+            let rests_us = if is_consumed {
+                self.config.look_ms * 4000
+            } else {
+                0
+            };
+            self.unindexed
+                .push_back((number, self.now.after_us(rests_us)));
         }
         self.sealed_octets += self.segments.get(number).map_or(0, |segment| segment.used);
     }

@@ -27,6 +27,9 @@ pub(super) const SPARE_NAME: &str = "checkpoint.spare";
 /// Name of a checkpoint that found no room in the spare one.
 pub(super) const NEW_NAME: &str = "checkpoint.new";
 
+/// Zeros that are written at a time.
+const ZEROS_OCTETS: usize = 256 << 10;
+
 /// What the head of a checkpoint says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Head {
@@ -145,9 +148,29 @@ pub(super) enum Found {
     Newer(u32),
 }
 
-/// Reads the checkpoint of the directory.
-pub(super) fn read<S: Storage>(storage: &S) -> io::Result<Found> {
-    let file = match storage.open(NAME) {
+impl Found {
+    fn is_whole(&self) -> bool {
+        matches!(self, Found::Checkpoint(checkpoint) if !checkpoint.damaged)
+    }
+}
+
+/// Reads the checkpoint of the directory; its copy in the spare space when it is missing or
+/// damaged and the copy is whole. That copy is of the same checkpoint, or of the next one, which is
+/// as good: it was written when everything it may reflect was on stable storage, and nothing was
+/// given back since.
+pub(super) fn read<S: Storage>(storage: &S) -> io::Result<(Found, bool)> {
+    let found = read_file(storage, NAME)?;
+    if found.is_whole() || matches!(found, Found::Newer(_)) {
+        return Ok((found, false));
+    }
+    match read_file(storage, SPARE_NAME) {
+        Ok(copy) if copy.is_whole() => Ok((copy, true)),
+        _ => Ok((found, false)),
+    }
+}
+
+fn read_file<S: Storage>(storage: &S, name: &str) -> io::Result<Found> {
+    let file = match storage.open(name) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::None),
         Err(error) => return Err(error),
@@ -267,18 +290,37 @@ pub(super) fn write<S: Storage>(storage: &S, octets: &[u8]) -> io::Result<()> {
     };
     write_all_at(storage, &file, 0, octets)?;
     storage.sync(&file)?;
+    if name == NEW_NAME {
+        // What is in a spare space that is too small would be older than the checkpoint from here
+        // on, and no copy of it any more.
+        match storage.remove(SPARE_NAME) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
     storage.rename(name, NAME)?;
     storage.sync_dir()?;
-    // Space for the next one. Without it the next one needs a disk that is not full.
-    let room = (octets.len() as u64 * 2).max(16 << 10);
-    let kept = name == NEW_NAME
-        && storage
-            .open(SPARE_NAME)
-            .is_ok_and(|file| storage.octets(&file).is_ok_and(|octets| octets >= room));
-    if !kept && let Err(error) = storage.create(SPARE_NAME, room) {
+    // Space for the next one, without which that needs a disk that is not full. Until then it holds
+    // a copy of this one.
+    let room = (octets.len() * 2).max(16 << 10);
+    if let Err(error) = write_spare(storage, octets, room) {
         log::debug!("no spare space for the next checkpoint: {error}");
     }
     Ok(())
+}
+
+/// Writes a copy of a checkpoint, with zeros behind it to the length of `room`.
+fn write_spare<S: Storage>(storage: &S, octets: &[u8], room: usize) -> io::Result<()> {
+    let file = storage.create(SPARE_NAME, 0)?;
+    write_all_at(storage, &file, 0, octets)?;
+    let zeros = vec![0; ZEROS_OCTETS.min(room)];
+    let mut end = octets.len();
+    while end < room {
+        let length = zeros.len().min(room - end);
+        write_all_at(storage, &file, end as u64, &zeros[..length])?;
+        end += length;
+    }
+    storage.sync(&file)
 }
 
 #[cfg(test)]
@@ -313,7 +355,7 @@ mod tests {
         let (octets, head) = encoded();
         for round in 0..3 {
             write(&disk, &octets).expect("written");
-            let Found::Checkpoint(read) = read(&disk).expect("reads") else {
+            let (Found::Checkpoint(read), false) = read(&disk).expect("reads") else {
                 panic!("there is one");
             };
             assert!(!read.damaged);
@@ -330,6 +372,34 @@ mod tests {
                 disk.set_free_octets(Some(0));
             }
         }
+    }
+
+    #[test]
+    fn the_copy_stands_in_for_a_checkpoint_that_is_lost_or_damaged() {
+        let disk = crate::storage::MemoryStorage::new();
+        let (octets, head) = encoded();
+        write(&disk, &octets).expect("written");
+        let check = |disk: &crate::storage::MemoryStorage, expected: bool| {
+            let (found, is_copy) = read(disk).expect("reads");
+            assert_eq!(is_copy, expected);
+            assert!(matches!(found, Found::Checkpoint(read) if !read.damaged && read.head == head));
+        };
+        check(&disk, false);
+        for octet in [0, SEGMENT_START as usize + 40, octets.len() - 9] {
+            // A header lies twice.
+            disk.flip(NAME, octet, 0);
+            disk.flip(NAME, octet + 512, 0);
+            check(&disk, true);
+            disk.flip(NAME, octet, 0);
+            disk.flip(NAME, octet + 512, 0);
+        }
+        disk.remove(NAME).expect("removed");
+        check(&disk, true);
+        // Both are damaged: the one that is in its place counts.
+        disk.put(NAME, &octets[..octets.len() - 9]);
+        disk.flip(SPARE_NAME, SEGMENT_START as usize + 40, 0);
+        let (found, is_copy) = read(&disk).expect("reads");
+        assert!(!is_copy && matches!(found, Found::Checkpoint(read) if read.damaged));
     }
 
     #[test]

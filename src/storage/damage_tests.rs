@@ -3,7 +3,7 @@
 use super::tests::{Bench, body_message, small_config};
 use super::*;
 use crate::broker::record::QueueId;
-use crate::message::{Body, Entry};
+use crate::message::{Body, Entry, Message};
 
 /// A directory with 300 messages in queue 1, every tenth settled, all of it flushed and marked; the
 /// last segment has no index.
@@ -295,7 +295,7 @@ fn a_rewritten_segment_without_its_table_gives_each_entry_its_own_message() {
 }
 
 #[test]
-fn a_lost_checkpoint_brings_settled_messages_back_but_loses_none() {
+fn a_checkpoint_lost_with_its_copy_brings_settled_messages_back_but_loses_none() {
     let mut bench = filled();
     bench.store.checkpoint();
     bench.settle_down();
@@ -303,6 +303,11 @@ fn a_lost_checkpoint_brings_settled_messages_back_but_loses_none() {
     for cut in [0, 1, 700, 1100] {
         let disk = bench.disk.killed();
         disk.put("checkpoint", &original[..cut]);
+        // The copy in the spare space is as good.
+        let mut after = Bench::open(disk.killed());
+        assert_eq!(readable(&mut after), live(), "{cut}");
+        assert_eq!(after.recovery.report.len(), 1);
+        disk.put("checkpoint.spare", &original[..cut]);
         let mut after = Bench::open(disk);
         let found = readable(&mut after);
         assert!(
@@ -553,16 +558,55 @@ fn golden() -> MemoryStorage {
     bench.disk.killed()
 }
 
-/// Where the files of format 1 are kept.
-fn golden_directory() -> std::path::PathBuf {
-    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/format-1")
+/// A directory with what the other has not: indexes, a rewritten segment, a large body and a copy of
+/// the checkpoint.
+fn golden_in_use() -> MemoryStorage {
+    let mut bench = Bench::open_seeded(MemoryStorage::new(), small_config(), 43).expect("opens");
+    bench.store.define(&[(b"queue/1", Some(b"in use"))]);
+    let octets = large_octets();
+    let large = bench.store.large_begin(octets.len() as u64, true);
+    assert!(bench.store.large_append(large, &octets));
+    let message = Message {
+        body: Body::Large(large),
+        ..body_message(b"")
+    };
+    let to = [(QueueId(1), 1)];
+    bench.store.append(bench.now, &message, &to, 1);
+    bench.settle_down();
+    let mut entries = Vec::new();
+    for sequence in 2..=400_u64 {
+        entries.push(bench.append(1, sequence, &body_of(sequence)));
+        if sequence % 20 == 0 {
+            bench.settle_down();
+        }
+    }
+    for entry in entries {
+        if entry.sequence() % 8 != 0 && entry.sequence() <= 300 {
+            bench.store.settle(QueueId(1), entry);
+        }
+        if entry.sequence() % 50 == 0 {
+            bench.settle_down();
+        }
+    }
+    bench.store.checkpoint();
+    bench.settle_down();
+    bench.settle_down();
+    assert!(bench.store.counters().compacted > 0);
+    bench.disk.killed()
 }
 
-#[test]
-fn the_format_is_what_it_was() {
-    let now = golden();
-    let directory = golden_directory();
-    if std::env::var_os("LEVERET_WRITE_GOLDEN").is_some() {
+/// A body of more than one of the stretches that have a checksum each.
+fn large_octets() -> Vec<u8> {
+    (0..70_000_u32).map(|at| (at / 100) as u8).collect()
+}
+
+/// The directory `name` of those that are kept, held against what is written `now`. With
+/// `LEVERET_WRITE_GOLDEN` it is written first.
+fn golden_files(name: &str, now: &MemoryStorage) -> MemoryStorage {
+    let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(name);
+    if std::env::var_os("LEVERET_WRITE_GOLDEN").is_some_and(|wanted| wanted == *name) {
         std::fs::create_dir_all(&directory).expect("a directory");
         for (name, _) in now.list().expect("lists") {
             // Zeros at the end say nothing; a shorter file means the same.
@@ -582,10 +626,83 @@ fn the_format_is_what_it_was() {
         let mut octets = std::fs::read(entry.path()).expect("reads");
         let name = entry.file_name().into_string().expect("a name");
         let here = now.contents(&name).unwrap_or_default();
-        octets.resize(here.len().max(octets.len()), 0);
-        assert!(octets == here, "{name} is written differently than it was");
+        // A spare space without a copy in it is one that was never written to.
+        if !octets.is_empty() {
+            octets.resize(here.len().max(octets.len()), 0);
+            assert!(octets == here, "{name} is written differently than it was");
+        }
         then.put(&name, &octets);
     }
+    then
+}
+
+#[test]
+fn the_format_of_a_directory_in_use_is_what_it_was() {
+    let then = golden_files("format-1-in-use", &golden_in_use());
+    assert!(files(&then, ".idx").len() > 1 && files(&then, ".body").len() == 1);
+    let rewritten = files(&then, ".seg").into_iter().filter(|name| {
+        let octets = then.contents(name).expect("there");
+        let number = name[..10].parse().expect("a number");
+        record_codec::SegmentHeader::decode(&octets, number).is_some_and(|h| h.rewritten > 0)
+    });
+    assert!(rewritten.count() > 0);
+    let check = |disk: MemoryStorage| {
+        let mut bench = Bench::open(disk);
+        let mut found = Vec::new();
+        for page in bench.recovery.queues[0].pages.clone() {
+            let entries = loop {
+                if let Some(entries) = bench.store.load(page.page) {
+                    break entries;
+                }
+                bench.settle_down();
+            };
+            for entry in entries {
+                found.push(entry.sequence());
+                if entry.sequence() > 1 {
+                    assert_eq!(bench.body(entry.at), Some(body_of(entry.sequence())));
+                    continue;
+                }
+                let mut scratch = Vec::new();
+                while bench.store.read(entry.at, &mut scratch) == Read::Cold {
+                    bench.settle_down();
+                }
+                let Read::Here(stored) = bench.store.read(entry.at, &mut scratch) else {
+                    panic!("it is warm");
+                };
+                let Body::Large(large) = stored.message.body else {
+                    panic!("the first body is large");
+                };
+                let handle = bench.store.large_handle(large).expect("its file is there");
+                let mut octets = Vec::new();
+                for offset in [0, 35_000] {
+                    while bench.store.read_large(&handle, offset, 35_000, &mut octets)
+                        == LargeRead::Cold
+                    {
+                        bench.settle_down();
+                    }
+                }
+                assert_eq!(octets, large_octets());
+            }
+        }
+        let live = |sequence: &u64| *sequence == 1 || *sequence > 300 || sequence.is_multiple_of(8);
+        assert_eq!(found, (1..=400).filter(live).collect::<Vec<_>>());
+        bench.recovery.report
+    };
+    assert_eq!(check(then.killed()), [""; 0]);
+    // What stands for something else does so.
+    let disk = then.killed();
+    for name in files(&disk, ".idx") {
+        disk.remove(&name).expect("removed");
+    }
+    assert_eq!(check(disk), [""; 0]);
+    let disk = then.killed();
+    disk.remove("checkpoint").expect("removed");
+    assert_eq!(check(disk).len(), 1);
+}
+
+#[test]
+fn the_format_is_what_it_was() {
+    let then = golden_files("format-1", &golden());
     let mut bench = Bench::open(then);
     assert_eq!(bench.recovery.report, [""; 0]);
     let pairs = vec![(b"queue/1".to_vec(), b"first".to_vec())];

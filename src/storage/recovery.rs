@@ -235,7 +235,15 @@ impl<S: Storage> Opening<'_, S> {
     }
 
     fn checkpoint(&mut self) -> Result<Option<Checkpoint>, StorageError> {
-        match checkpoint::read(self.storage).map_err(unreadable(checkpoint::NAME))? {
+        let read = checkpoint::read(self.storage).map_err(unreadable(checkpoint::NAME));
+        let (found, is_copy) = read?;
+        if is_copy {
+            self.report(format!(
+                "{}: missing or damaged; its copy is used",
+                checkpoint::NAME
+            ));
+        }
+        match found {
             Found::None => Ok(Some(Checkpoint::default())),
             Found::Checkpoint(checkpoint) => {
                 if checkpoint.damaged {

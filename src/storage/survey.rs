@@ -95,22 +95,29 @@ impl Survey {
     }
 
     fn checkpoint<S: Storage>(&mut self, storage: &S, out: &mut dyn Write) -> io::Result<()> {
-        let checkpoint = match checkpoint::read(storage) {
-            Ok(Found::Checkpoint(checkpoint)) => checkpoint,
-            Ok(Found::None) => return writeln!(out, "checkpoint: none"),
-            Ok(Found::Newer(version)) => {
+        let (found, is_copy) = match checkpoint::read(storage) {
+            Ok(found) => found,
+            Err(error) => {
+                self.damaged += 1;
+                return writeln!(out, "checkpoint: {error}");
+            }
+        };
+        if is_copy {
+            self.damaged += 1;
+            writeln!(out, "checkpoint: missing or damaged; this is its copy")?;
+        }
+        let checkpoint = match found {
+            Found::Checkpoint(checkpoint) => checkpoint,
+            Found::None => return writeln!(out, "checkpoint: none"),
+            Found::Newer(version) => {
                 return writeln!(
                     out,
                     "checkpoint: format {version}, newer than {FORMAT_VERSION}"
                 );
             }
-            Ok(Found::Unreadable) => {
+            Found::Unreadable => {
                 self.damaged += 1;
                 return writeln!(out, "checkpoint: cannot be read");
-            }
-            Err(error) => {
-                self.damaged += 1;
-                return writeln!(out, "checkpoint: {error}");
             }
         };
         let head = checkpoint.head;
