@@ -99,11 +99,22 @@ enum Mode {
     },
 }
 
+/// What became of the messages of one queue, by the order in which their publishes took effect.
+#[derive(Debug, Default)]
+struct History {
+    fates: HashMap<u64, Fate>,
+    /// Those that are back.
+    back: BTreeSet<u64>,
+    /// The youngest that was delivered.
+    last: Option<u64>,
+}
+
 /// What clients have seen, and must see.
 #[derive(Debug, Default)]
 struct Seen {
-    /// Fates by queue and order of publishing.
-    fates: [BTreeMap<u64, Fate>; QUEUES as usize],
+    queues: [History; QUEUES as usize],
+    /// Deliveries that a client may settle, by tag: queue and order.
+    out: HashMap<Place, BTreeMap<u64, (usize, u64)>>,
     /// Order in which publishes took effect, by what their bodies say.
     order: HashMap<u64, u64>,
     next_order: u64,
@@ -118,12 +129,29 @@ impl Seen {
         self.next_order += 1;
     }
 
+    fn put(&mut self, queue: usize, order: u64, fate: Fate) {
+        let history = &mut self.queues[queue];
+        if fate == Fate::Back {
+            history.back.insert(order);
+        } else {
+            history.back.remove(&order);
+        }
+        if let Some(Fate::Out(place, tag, _)) = history.fates.insert(order, fate) {
+            self.out.entry(place).or_default().remove(&tag);
+        }
+        if let Fate::Out(place, tag, false) = fate {
+            self.out
+                .entry(place)
+                .or_default()
+                .insert(tag, (queue, order));
+        }
+    }
+
     fn delivered(
         &mut self,
         place: Place,
         queue: usize,
-        tag: u64,
-        redelivered: bool,
+        (tag, redelivered): (u64, bool),
         no_ack: bool,
         serial: u64,
     ) {
@@ -131,8 +159,8 @@ impl Seen {
         assert_eq!(tag, *next, "delivery tags are dense");
         *next += 1;
         let order = self.order[&serial];
-        let fates = &mut self.fates[queue];
-        let before = fates.get(&order).copied();
+        let history = &mut self.queues[queue];
+        let before = history.fates.get(&order).copied();
         assert!(
             matches!(before, None | Some(Fate::Back)),
             "message {serial} of queue {queue} is delivered, it was {before:?}"
@@ -142,65 +170,47 @@ impl Seen {
             before.is_some(),
             "redelivered tells whether it was out before"
         );
-        let older_back = fates.range(..order).any(|(_, fate)| *fate == Fate::Back);
+        let older_back = history.back.first().is_some_and(|&first| first < order);
         assert!(
             !older_back,
             "an older message of queue {queue} came back and was passed over"
         );
         if before.is_none() {
-            let younger = fates
-                .range(order..)
-                .any(|(_, fate)| !matches!(fate, Fate::Gone));
-            let last = fates.last_key_value().map(|(&last, _)| last);
             assert!(
-                !younger && last.is_none_or(|last| last < order),
+                history.last.is_none_or(|last| last < order),
                 "queue {queue} is out of order"
             );
+            history.last = Some(order);
         }
-        fates.insert(
-            order,
-            if no_ack {
-                Fate::Gone
-            } else {
-                Fate::Out(place, tag, false)
-            },
-        );
+        let fate = if no_ack {
+            Fate::Gone
+        } else {
+            Fate::Out(place, tag, false)
+        };
+        self.put(queue, order, fate);
     }
 
     /// Tags of a channel that a client may settle, with their queue and place.
     fn outstanding(&self, place: Place) -> BTreeMap<u64, (usize, u64)> {
-        let mut found = BTreeMap::new();
-        for (queue, fates) in self.fates.iter().enumerate() {
-            for (&order, fate) in fates {
-                if let Fate::Out(at, tag, false) = *fate
-                    && at == place
-                {
-                    found.insert(tag, (queue, order));
-                }
-            }
-        }
-        found
+        self.out.get(&place).cloned().unwrap_or_default()
     }
 
     fn settle(&mut self, place: Place, queue: usize, order: u64, fate: Fate) {
-        let slot = self.fates[queue]
-            .get_mut(&order)
-            .expect("it is outstanding");
         if let Some(Mode::Tx { settlements, .. }) = self.modes.get_mut(&place) {
-            let Fate::Out(at, tag, _) = *slot else {
-                unreachable!("outstanding")
-            };
-            *slot = Fate::Out(at, tag, true);
             settlements.push((queue, order, fate));
+            let Fate::Out(at, tag, _) = self.queues[queue].fates[&order] else {
+                unreachable!("it is outstanding");
+            };
+            self.put(queue, order, Fate::Out(at, tag, true));
         } else {
-            *slot = fate;
+            self.put(queue, order, fate);
         }
     }
 
     fn commit(&mut self, place: Place) {
         if let Some(Mode::Tx { settlements, .. }) = self.modes.get_mut(&place) {
             for (queue, order, fate) in std::mem::take(settlements) {
-                self.fates[queue].insert(order, fate);
+                self.put(queue, order, fate);
             }
         }
     }
@@ -213,31 +223,26 @@ impl Seen {
         {
             publishes.clear();
             for (queue, order, _) in std::mem::take(settlements) {
-                if let Some(Fate::Out(_, _, pending)) = self.fates[queue].get_mut(&order) {
-                    *pending = false;
+                if let Fate::Out(at, tag, true) = self.queues[queue].fates[&order] {
+                    self.put(queue, order, Fate::Out(at, tag, false));
                 }
             }
         }
     }
 
     fn channel_closed(&mut self, place: Place) {
+        self.rollback(place);
         self.modes.remove(&place);
         self.tags.remove(&place);
-        for fates in &mut self.fates {
-            for fate in fates.values_mut() {
-                if matches!(fate, Fate::Out(at, ..) if *at == place) {
-                    *fate = Fate::Back;
-                }
-            }
+        for (queue, order) in self.outstanding(place).into_values() {
+            self.put(queue, order, Fate::Back);
         }
     }
 
     /// The queue is empty now, or gone.
     fn emptied(&mut self, queue: usize) {
-        for fate in self.fates[queue].values_mut() {
-            if *fate == Fate::Back {
-                *fate = Fate::Gone;
-            }
+        for order in std::mem::take(&mut self.queues[queue].back) {
+            self.put(queue, order, Fate::Gone);
         }
     }
 }
@@ -253,6 +258,8 @@ struct Held {
 struct Recorder {
     seen: Seen,
     messages: Vec<Held>,
+    /// Holders of all of them.
+    holders: u64,
     /// Logged messages that are not settled, by queue.
     logged: BTreeMap<QueueId, BTreeSet<u64>>,
     pages: BTreeMap<u64, Vec<Entry>>,
@@ -271,6 +278,7 @@ struct Recorder {
 impl Recorder {
     fn store(&mut self, message: &Message<'_>, holders: u32, transient: u32) -> Stored {
         assert!(holders > 0);
+        self.holders += u64::from(holders);
         let place = self.messages.len() as u32;
         self.messages.push(Held {
             names: message.names.to_vec(),
@@ -297,6 +305,7 @@ impl Recorder {
         let holders = &mut self.messages[entry.at.place as usize].holders;
         assert!(*holders > 0, "{entry:?} is let go of twice");
         *holders -= 1;
+        self.holders -= 1;
     }
 }
 
@@ -319,7 +328,7 @@ impl Sink for Recorder {
         let place = (outbox, delivery.channel);
         let (tag, redelivered) = (delivery.delivery_tag, delivery.redelivered);
         self.seen
-            .delivered(place, queue, tag, redelivered, no_ack, serial(message));
+            .delivered(place, queue, (tag, redelivered), no_ack, serial(message));
     }
 
     fn deliver_stored(&mut self, outbox: u32, delivery: &Delivery<'_>, at: MessageRef) -> Fetch {
@@ -334,7 +343,7 @@ impl Sink for Recorder {
         let (tag, redelivered) = (get_ok.delivery_tag, get_ok.redelivered);
         self.read(at, &mut |sink, message| {
             sink.seen
-                .delivered(place, queue, tag, redelivered, no_ack, serial(message));
+                .delivered(place, queue, (tag, redelivered), no_ack, serial(message));
         })
     }
 
@@ -515,6 +524,7 @@ impl World {
         let sink = Recorder {
             seen: Seen::default(),
             messages: Vec::new(),
+            holders: 0,
             logged: BTreeMap::new(),
             pages: BTreeMap::new(),
             next_page: 0,
@@ -831,7 +841,7 @@ impl World {
                 if outcome.is_ok() {
                     // At once, also in a transaction.
                     for (queue, order) in known.into_values() {
-                        self.sink.seen.fates[queue].insert(order, Fate::Back);
+                        self.sink.seen.put(queue, order, Fate::Back);
                     }
                 }
             }
@@ -1117,15 +1127,9 @@ impl World {
 
     fn check(&self) {
         self.broker.audit().expect("the router agrees with itself");
-        let held: u64 = self
-            .sink
-            .messages
-            .iter()
-            .map(|held| u64::from(held.holders))
-            .sum();
+        let held = self.broker.entries_held();
         assert_eq!(
-            held,
-            self.broker.entries_held(),
+            held, self.sink.holders,
             "every holder of a message is an entry"
         );
         for queue in self.broker.queues().iter().map(|(_, queue)| queue) {
