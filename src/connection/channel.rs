@@ -52,9 +52,16 @@ impl ChannelSlot {
         !self.held.is_empty()
     }
 
-    /// Drops the answers that are held back.
-    pub(super) fn drop_held(&mut self) {
+    /// Octets of the answers that are held back.
+    pub(super) fn held_octets(&self) -> usize {
+        self.held.iter().map(|held| held.octets.len()).sum()
+    }
+
+    /// Drops the answers that are held back; says how many octets they had.
+    pub(super) fn drop_held(&mut self) -> usize {
+        let octets = self.held_octets();
         self.held.clear();
+        octets
     }
 
     /// Where an answer goes that may be sent after `after`; `out` when nothing holds it back.

@@ -66,6 +66,7 @@ impl Connection {
             self.drop_assembly(at, host);
         }
         self.channels = Vec::new();
+        self.held_octets = 0;
         self.open_frame = None;
         self.heartbeat = None;
         if let State::Open(session) = self.state {
@@ -97,7 +98,7 @@ impl Connection {
         log::error!("channel {number} of user '{}': {text}", self.client.user);
         self.drop_assembly(at, host);
         let slot = &mut self.channels[at].1;
-        slot.drop_held();
+        self.held_octets -= slot.drop_held();
         if let ChannelState::Open(key) = slot.state {
             slot.state = ChannelState::Closing;
             host.close_channel(key);

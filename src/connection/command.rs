@@ -158,9 +158,9 @@ impl Connection {
             Ok(_) if no_wait => Ok(Step::Done),
             Ok(Outcome { answer, after }) => {
                 let after = after.filter(|&batch| !host.is_flushed(batch));
-                self.is_holding |= after.is_some();
-                let out = self.channels[at].1.answer_out(after, host.out());
-                encode_answer(out, number, &answer, tag);
+                self.answer(at, after, host, |out| {
+                    encode_answer(out, number, &answer, tag)
+                });
                 Ok(Step::Done)
             }
             Err(exception) => {
@@ -179,15 +179,15 @@ impl Connection {
         method: &Method<'_>,
         host: &mut H,
     ) -> Result<(), Fault> {
-        let slot = &mut self.channels[at].1;
         let channel = ChannelNumber(number);
         match method {
             Method::ChannelClose(_) => {
                 self.drop_assembly(at, host);
                 host.close_channel(key);
+                self.answer(at, None, host, |out| {
+                    method_frame(out, channel, &channel_methods::CloseOk {});
+                });
                 let slot = &mut self.channels[at].1;
-                let out = slot.answer_out(None, host.out());
-                method_frame(out, channel, &channel_methods::CloseOk {});
                 if slot.is_holding() {
                     slot.state = ChannelState::Draining;
                 } else {
@@ -196,8 +196,8 @@ impl Connection {
                 Ok(())
             }
             Method::ChannelFlow(channel_methods::Flow { active: true }) => {
-                let out = slot.answer_out(None, host.out());
-                method_frame(out, channel, &channel_methods::FlowOk { active: true });
+                let flow_ok = channel_methods::FlowOk { active: true };
+                self.answer(at, None, host, |out| method_frame(out, channel, &flow_ok));
                 Ok(())
             }
             Method::ChannelFlow(_) => {
@@ -211,9 +211,10 @@ impl Connection {
             // A late answer to a close that has crossed the client's own.
             Method::ChannelCloseOk(_) => Ok(()),
             Method::AccessRequest(_) => {
-                let out = slot.answer_out(None, host.out());
                 let request_ok = crate::wire::method::access::RequestOk { ticket: 1 };
-                method_frame(out, channel, &request_ok);
+                self.answer(at, None, host, |out| {
+                    method_frame(out, channel, &request_ok)
+                });
                 Ok(())
             }
             _ => {

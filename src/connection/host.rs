@@ -74,8 +74,9 @@ pub trait Host {
     fn offer(&self) -> &Offer;
     /// Where octets for this connection's client go.
     fn out(&mut self) -> &mut Vec<u8>;
-    /// Whether the outbox has room for the answer to another command.
-    fn has_room(&self) -> bool;
+    /// Whether there is room for the answer to another command, in the outbox together with
+    /// answers of `held_octets` octets that are not in it yet.
+    fn has_room(&self, held_octets: usize) -> bool;
     /// Whether publishers may go on: the log's tail and the alarms allow it.
     fn may_publish(&self) -> bool;
     /// Checks credentials; gives the user's name.

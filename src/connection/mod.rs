@@ -25,7 +25,7 @@ use self::channel::{ChannelSlot, ChannelState};
 use self::heartbeat::{Heartbeat, Look};
 pub use self::host::{Client, Host, LogInError, Offer};
 use self::publish::OpenFrame;
-use crate::broker::{ChannelKey, Command, Exception, SessionKey};
+use crate::broker::{Batch, ChannelKey, Command, Exception, SessionKey};
 use crate::clock::{Deadline, Now};
 use crate::wire::decoder::{self, Decoded};
 use crate::wire::encode::{heartbeat, method_frame};
@@ -114,6 +114,8 @@ pub struct Connection {
     /// `connection.blocked` was sent and not taken back.
     pub is_blocked: bool,
     is_holding: bool,
+    /// Octets of the answers that wait for the disk, all channels together.
+    held_octets: usize,
 }
 
 impl Connection {
@@ -132,6 +134,7 @@ impl Connection {
             publishes: false,
             is_blocked: false,
             is_holding: false,
+            held_octets: 0,
         }
     }
 
@@ -221,8 +224,8 @@ impl Connection {
         if self.open_frame.is_some() {
             return self.more_of_body_frame(input, consumed, host);
         }
-        if !host.has_room() {
-            return Ok(Step::Pause(Pause::Outbox));
+        if !host.has_room(self.held_octets) {
+            return Ok(Step::Pause(self.without_room()));
         }
         let rest = &input[*consumed..];
         let (kind, number, payload, octets) = match decoder::decode(rest, self.frame_max) {
@@ -258,6 +261,16 @@ impl Connection {
             *consumed += octets;
         }
         Ok(step)
+    }
+
+    /// What has to happen before there is room for another answer.
+    #[cold]
+    fn without_room(&self) -> Pause {
+        if self.held_octets > 0 {
+            Pause::Storage
+        } else {
+            Pause::Outbox
+        }
     }
 
     fn find(&mut self, number: u16) -> Option<usize> {
@@ -394,7 +407,27 @@ impl Connection {
         }
     }
 
-    // ---- answers that waited ----
+    // ---- answers that wait ----
+
+    /// Sends an answer of a channel, or holds it back until `after` or what the answers before it
+    /// wait for is on stable storage.
+    fn answer<H: Host>(
+        &mut self,
+        at: usize,
+        after: Option<Batch>,
+        host: &mut H,
+        encode: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let slot = &mut self.channels[at].1;
+        let out = slot.answer_out(after, host.out());
+        let before = out.len();
+        encode(out);
+        let octets = out.len() - before;
+        if slot.is_holding() {
+            self.is_holding = true;
+            self.held_octets += octets;
+        }
+    }
 
     /// Whether answers are held back for the disk.
     #[inline]
@@ -405,11 +438,13 @@ impl Connection {
     /// Sends the answers whose batch is on stable storage; says whether some are left.
     pub fn release_answers<H: Host>(&mut self, host: &mut H) -> bool {
         let mut is_left = false;
+        self.held_octets = 0;
         for (_, slot) in &mut self.channels {
             if slot.is_holding() {
                 let mut released = Vec::new();
                 is_left |= slot.release(|batch| host.is_flushed(batch), &mut released);
                 host.out().extend_from_slice(&released);
+                self.held_octets += slot.held_octets();
             }
         }
         self.is_holding = is_left;

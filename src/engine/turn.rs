@@ -41,8 +41,9 @@ impl<S: Storage> Host for Turn<'_, S> {
     }
 
     #[inline]
-    fn has_room(&self) -> bool {
-        self.plant.outboxes[self.outbox as usize].octets() < self.outbox_octets_max
+    fn has_room(&self, held_octets: usize) -> bool {
+        let waiting = self.plant.outboxes[self.outbox as usize].octets() + held_octets;
+        waiting < self.outbox_octets_max
     }
 
     #[inline]

@@ -275,6 +275,54 @@ fn a_virtual_host_waits_for_the_bindings_of_what_was_in_it() {
     assert_eq!(server.crashed().bindings(), 0);
 }
 
+/// A client that asks and asks while the disk does not answer is not read any more at some point.
+#[test]
+fn answers_that_wait_for_the_disk_are_bounded() {
+    let mut server = Server::start();
+    let id = server.connect(4001, "/");
+    let outbox_max = Config::default().limits.outbox_octets_max;
+    let mut commands = Vec::new();
+    encode::method_frame(&mut commands, ChannelNumber(1), &queue_declare("q"));
+    let first = commands.len();
+    let flow = channel::Flow { active: true };
+    for _ in 0..4000 {
+        encode::method_frame(&mut commands, ChannelNumber(1), &flow);
+    }
+    let flow_ok = 13;
+    let (mut taken, mut start) = (0, 0);
+    let pause = loop {
+        let received = server.engine.receive(server.now, id, &commands[start..]);
+        taken += received.consumed;
+        start += received.consumed;
+        if let Some(pause) = received.pause {
+            break pause;
+        }
+        start = first;
+        assert!(
+            taken < outbox_max * 2,
+            "{taken} octets of commands are taken"
+        );
+        // Turns pass, and no helper answers.
+        server.turn();
+    };
+    assert_eq!(pause, Pause::Storage);
+    assert!(
+        taken / flow_ok * flow_ok >= outbox_max / 2,
+        "it has room for {taken} octets"
+    );
+    assert!(
+        server.received(id).is_empty(),
+        "the first answer waits, and all behind it"
+    );
+    // The disk answers, the answers go out, the client is read again.
+    server.settle();
+    assert_eq!(server.engine.take_resumed(), [id]);
+    let answers = server.received(id);
+    assert!(answers[0].contains("DeclareOk") && answers.len() > outbox_max / 14);
+    let received = server.engine.receive(server.now, id, &commands[start..]);
+    assert!(received.consumed > 0);
+}
+
 #[test]
 fn an_alarm_stops_publishers_and_tells_those_who_understand() {
     let mut server = Server::start();
