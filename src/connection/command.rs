@@ -159,7 +159,7 @@ impl Connection {
             Ok(Outcome { answer, after }) => {
                 let after = after.filter(|&batch| !host.is_flushed(batch));
                 self.answer(at, after, host, |out| {
-                    encode_answer(out, number, &answer, tag)
+                    encode_answer(out, number, &answer, tag);
                 });
                 Ok(Step::Done)
             }
@@ -213,7 +213,7 @@ impl Connection {
             Method::AccessRequest(_) => {
                 let request_ok = crate::wire::method::access::RequestOk { ticket: 1 };
                 self.answer(at, None, host, |out| {
-                    method_frame(out, channel, &request_ok)
+                    method_frame(out, channel, &request_ok);
                 });
                 Ok(())
             }
