@@ -1,6 +1,7 @@
 //! Whether the router's state agrees with itself: for tests, the simulation and the fuzz targets.
 //! Nothing here changes anything or is quick.
 
+use crate::message::Entry;
 use std::collections::BTreeMap;
 
 use super::Broker;
@@ -38,7 +39,7 @@ impl Broker {
             }
             for (tag, &key) in &channel.consumers {
                 let consumer = self.consumers.get(key as usize);
-                if consumer.is_none_or(|it| it.tag != *tag || it.channel as usize != slot) {
+                if consumer.is_none_or(|it| it.tag() != &**tag || it.channel as usize != slot) {
                     return Err(format!(
                         "channel {slot} lists consumer {key}, which is not its own"
                     ));
@@ -58,10 +59,15 @@ impl Broker {
             let key = self.queue_key_at(slot as u32);
             let unacked = unacked_of_queues.get(&key.slot).copied().unwrap_or(0);
             audit_queue(queue, unacked)?;
-            for consumer in queue.consumers.iter().chain(&queue.available) {
+            for consumer in queue
+                .consumers
+                .iter()
+                .copied()
+                .chain(queue.available.iter())
+            {
                 if self
                     .consumers
-                    .get(*consumer as usize)
+                    .get(consumer as usize)
                     .is_none_or(|it| it.queue != key)
                 {
                     return Err(format!(
@@ -128,11 +134,7 @@ impl Broker {
             return Err(format!("consumer {key} has outlived its queue"));
         }
         let queue = &self.queues[consumer.queue.slot as usize];
-        let listed = queue
-            .available
-            .iter()
-            .filter(|&&other| other == key)
-            .count();
+        let listed = queue.available.iter().filter(|&other| other == key).count();
         if listed != usize::from(consumer.is_available) {
             return Err(format!("consumer {key} stands {listed} times in the turn"));
         }
@@ -162,11 +164,9 @@ fn audit_queue(queue: &Queue, unacked: u64) -> Result<(), String> {
     if let Err(why) = queue.ready.audit() {
         return Err(format!("{name}: {why}"));
     }
-    let (last_returned, first_ready) = (
-        queue.returned.last_key_value(),
-        queue.ready.first_sequence(),
-    );
-    if let (Some((&last, _)), Some(first)) = (last_returned, first_ready)
+    let last_returned = queue.returned.last().map(Entry::sequence);
+    let first_ready = queue.ready.first_sequence();
+    if let (Some(last), Some(first)) = (last_returned, first_ready)
         && last >= first
     {
         return Err(format!(

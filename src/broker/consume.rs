@@ -86,7 +86,6 @@ impl Broker {
             session,
             outbox: self.sessions[session as usize].outbox,
             deliver_prefix: DeliverPrefix::new(short(&tag)),
-            tag: tag.clone(),
             priority,
             no_ack: consume.no_ack,
             exclusive: consume.exclusive,
@@ -150,7 +149,7 @@ impl Broker {
     fn detach_consumer(&mut self, key: ConsumerKey) -> Consumer {
         let consumer = self.consumers.remove(key as usize);
         let channel = &mut self.channels[consumer.channel as usize];
-        channel.consumers.remove(&consumer.tag);
+        channel.consumers.remove(consumer.tag());
         if consumer.unacked > 0 {
             channel.forget_consumer(key);
         }
@@ -159,7 +158,7 @@ impl Broker {
             channel.reply_to = None;
         }
         queue.consumers.retain(|&other| other != key);
-        queue.available.retain(|&other| other != key);
+        queue.available.remove(key);
         queue.has_exclusive_consumer &= !consumer.exclusive;
         self.sessions[consumer.session as usize]
             .parked
@@ -173,7 +172,7 @@ impl Broker {
         let session = &self.sessions[consumer.session as usize];
         if session.consumer_cancel_notify {
             let cancel = basic::Cancel {
-                consumer_tag: short(&consumer.tag),
+                consumer_tag: consumer.deliver_prefix.consumer_tag(),
                 no_wait: true,
             };
             sink.method(session.outbox, consumer.channel_number, &cancel);

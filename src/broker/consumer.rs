@@ -7,41 +7,45 @@ use crate::wire::encode::DeliverPrefix;
 /// Index of a consumer while it exists; removed from every list when it goes.
 pub type ConsumerKey = u32;
 
-/// One consumer.
+/// One consumer. What a delivery needs comes first, in two lines of the cache.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub struct Consumer {
+    /// Where its deliveries go.
+    pub outbox: OutboxKey,
     /// The queue it consumes from.
     pub queue: QueueKey,
     /// The channel it was started on (index into the broker's channels).
     pub channel: u32,
-    /// That channel's number on its connection.
-    pub channel_number: u16,
     /// Its session (index into the broker's sessions).
     pub session: u32,
-    /// Where its deliveries go.
-    pub outbox: OutboxKey,
-    /// Its tag, unique on the channel.
-    pub tag: Box<[u8]>,
-    /// What every delivery begins with.
-    pub deliver_prefix: DeliverPrefix,
-    /// Served before those of a lower one as long as it has credit (`x-priority`).
-    pub priority: i64,
-    /// Deliveries count as acknowledged when they are sent.
-    pub no_ack: bool,
-    /// The queue's only consumer by its own wish.
-    pub exclusive: bool,
+    /// Deliveries it has unacknowledged.
+    pub unacked: u32,
+    /// That channel's number on its connection.
+    pub channel_number: u16,
     /// Deliveries it may have unacknowledged; 0 is no limit. Fixed when it starts
     /// (RabbitMQ's meaning of `basic.qos` with `global=false`).
     pub prefetch_count: u16,
-    /// Deliveries it has unacknowledged.
-    pub unacked: u32,
+    /// Deliveries count as acknowledged when they are sent.
+    pub no_ack: bool,
     /// It is in its queue's `available` list.
     pub is_available: bool,
+    /// The queue's only consumer by its own wish.
+    pub exclusive: bool,
+    /// What every delivery begins with; holds its tag, unique on the channel.
+    pub deliver_prefix: DeliverPrefix,
+    /// Served before those of a lower one as long as it has credit (`x-priority`).
+    pub priority: i64,
     /// Arguments it was started with, a field table's octets without its length.
     pub arguments: Box<[u8]>,
 }
 
 impl Consumer {
+    /// Its tag.
+    pub fn tag(&self) -> &[u8] {
+        self.deliver_prefix.consumer_tag().as_bytes()
+    }
+
     /// Whether its own limit lets it take one more.
     #[inline]
     pub fn has_credit(&self) -> bool {

@@ -21,16 +21,14 @@ impl Broker {
     pub(super) fn pick<S: Sink>(&mut self, slot: u32, sink: &S) -> Option<ConsumerKey> {
         let queue = &mut self.queues[slot as usize];
         loop {
-            let &key = queue.available.front()?;
+            let key = queue.available.front()?;
             let consumer = &mut self.consumers[key as usize];
             if consumer.has_credit() {
                 let channel = &mut self.channels[consumer.channel as usize];
                 if !consumer.no_ack && channel.consumer_unacked >= channel.consumer_unacked_max {
                     channel.has_limited = true;
                 } else if sink.has_room(consumer.outbox) {
-                    if queue.available.len() > 1 {
-                        self.end_of_turn(slot);
-                    }
+                    self.end_of_turn(slot);
                     return Some(key);
                 } else {
                     self.sessions[consumer.session as usize].parked.push(key);
@@ -63,7 +61,7 @@ impl Broker {
     fn end_of_turn(&mut self, slot: u32) {
         let queue = &mut self.queues[slot as usize];
         if !queue.has_priorities {
-            queue.available.rotate_left(1);
+            queue.available.rotate();
         } else if let Some(key) = queue.available.pop_front() {
             self.enter_turn(slot, key);
         }
@@ -74,9 +72,8 @@ impl Broker {
         let queue = &mut self.queues[slot as usize];
         if queue.has_priorities {
             let priority = self.consumers[key as usize].priority;
-            let of = |&other: &ConsumerKey| self.consumers[other as usize].priority >= priority;
-            let at = queue.available.partition_point(of);
-            queue.available.insert(at, key);
+            let before = |other| self.consumers[other as usize].priority >= priority;
+            queue.available.insert_behind(key, before);
         } else {
             queue.available.push_back(key);
         }

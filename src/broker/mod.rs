@@ -29,11 +29,13 @@ pub mod record;
 mod removal;
 mod reply_to;
 pub mod restore;
+pub mod returned;
 mod route;
 pub mod session;
 pub mod sink;
 mod slices;
 mod topology;
+pub mod turn;
 mod tx;
 pub mod vhost;
 
@@ -62,7 +64,7 @@ use self::exchange::headers::SortedHeaders;
 use self::publish::Resource;
 use self::queue::{Queue, QueueCounters};
 use self::record::{Pairs, QueueId};
-use self::route::Router;
+use self::route::{RouteMemory, Router};
 use self::session::Session;
 use self::slices::Slice;
 use self::tx::{Settlement, Transaction};
@@ -165,6 +167,7 @@ pub struct Broker {
     next_queue_id: u32,
     random: u64,
     router: Router,
+    routes: RouteMemory,
     /// Queues that may have something to deliver.
     listed: VecDeque<QueueKey>,
     waiting_for_storage: Vec<QueueKey>,
@@ -206,6 +209,7 @@ impl Broker {
             next_queue_id: 1,
             random: seed,
             router: Router::default(),
+            routes: RouteMemory::default(),
             listed: VecDeque::new(),
             waiting_for_storage: Vec::new(),
             slices: VecDeque::new(),
@@ -385,7 +389,7 @@ impl Broker {
         consumer.is_available = false;
         consumer.unacked = 0;
         let queue = &mut self.queues[consumer.queue.slot as usize];
-        queue.available.retain(|&other| other != key);
+        queue.available.remove(key);
     }
 
     fn channel_is(&self, key: ChannelKey) -> bool {
@@ -466,7 +470,9 @@ impl Broker {
     }
 
     fn queue_key(&self, vhost: u32, name: &[u8]) -> Option<QueueKey> {
-        self.vhosts[vhost as usize].queues.get(name).copied()
+        let names = &self.vhosts[vhost as usize].queues;
+        let slot = names.find(name, &self.queues)?;
+        Some(self.queue_key_at(slot))
     }
 
     fn exchange_shown(&self, vhost: u32, name: &[u8]) -> String {

@@ -50,7 +50,7 @@ impl Broker {
         }
         let epoch = self.epoch;
         let cache = &self.channels[channel as usize].route;
-        if !cache.holds(publish.message.names, epoch) {
+        if !cache.holds(publish.message.names, epoch) && !self.recall(channel, &publish.message) {
             self.find_route(channel, &publish.message)?;
         }
         if publish.has_checked_property
@@ -311,6 +311,20 @@ impl Broker {
         }
     }
 
+    /// Takes the route of a message from those that were found lately, if it is among them.
+    fn recall(&mut self, channel: u32, message: &Message<'_>) -> bool {
+        let cache = &mut self.channels[channel as usize].route;
+        let names = message.names;
+        let found = cache.same_exchange(names, self.epoch).and_then(|exchange| {
+            let queue = self.routes.recall(self.epoch, exchange, names);
+            queue.filter(|_| !cache.by_headers)
+        });
+        if let Some((queue, is_logged)) = found {
+            cache.set_queue(names, queue, is_logged);
+        }
+        found.is_some()
+    }
+
     /// Looks the route of a message up and remembers it on the channel.
     #[cold]
     pub(super) fn find_route(
@@ -320,6 +334,8 @@ impl Broker {
     ) -> Result<(), Exception> {
         let key = self.publishable_exchange(channel, message)?;
         self.count_published(channel);
+        let cache = &self.channels[channel as usize].route;
+        let is_next = cache.same_exchange(message.names, self.epoch).is_some();
         let mut queues = std::mem::take(&mut self.channels[channel as usize].route.queues);
         queues.clear();
         let by_headers = self.reaches_headers_exchange(key);
@@ -335,6 +351,14 @@ impl Broker {
             .iter()
             .filter(|key| self.queues[key.slot as usize].is_logged())
             .count();
+        // One key after the other: it may come again.
+        if is_next
+            && !by_headers
+            && let [queue] = queues[..]
+        {
+            self.routes
+                .remember(self.epoch, key, message.names, queue, logged > 0);
+        }
         let cache = &mut self.channels[channel as usize].route;
         cache.epoch = self.epoch;
         cache.names.clear();
@@ -354,11 +378,8 @@ impl Broker {
         message: &Message<'_>,
     ) -> Result<ExchangeKey, Exception> {
         let channel_state = &self.channels[channel as usize];
-        let (cache, name) = (&channel_state.route, message.exchange());
-        if cache.epoch == self.epoch
-            && cache.names.get(1..=usize::from(cache.names[0])) == Some(name)
-            && let Some(key) = cache.exchange
-        {
+        let name = message.exchange();
+        if let Some(key) = channel_state.route.same_exchange(message.names, self.epoch) {
             return Ok(key);
         }
         let vhost = self.sessions[channel_state.session.slot as usize].vhost;

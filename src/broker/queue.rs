@@ -3,14 +3,14 @@
 //! Every message of a queue is in exactly one of three places: `ready`, `returned`, or the unacked
 //! list of a channel. Sequences are dense, rise in the order of arrival and are never reused.
 
-use std::collections::{BTreeMap, VecDeque};
-
 use super::binding::BindingKey;
 use super::consumer::ConsumerKey;
 use super::meter::Meter;
 use super::ready::{Head, Ready};
 use super::record::QueueId;
+use super::returned::Returned;
 use super::session::SessionKey;
+use super::turn::Turn;
 use crate::message::Entry;
 
 /// Names a queue while it exists. The generation keeps a late reference (an acknowledgement for a
@@ -131,58 +131,58 @@ pub enum Wait {
     Permission,
 }
 
-/// One queue.
+/// One queue. What a message on its way to a waiting consumer touches comes first: with thousands of
+/// queues each line of the cache counts.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub struct Queue {
     /// See [`QueueKey`].
     pub generation: u32,
     /// Index of its virtual host.
     pub vhost: u32,
-    /// Its name.
-    pub name: Box<[u8]>,
-    /// What it was declared with.
-    pub properties: QueueProperties,
-    /// Its name in the log, when it is durable.
-    pub id: Option<QueueId>,
-    /// Messages never delivered since the start, oldest first.
-    pub ready: Ready,
-    /// Messages that came back, by sequence; all are older than the first of `ready`.
-    pub returned: BTreeMap<u64, Entry>,
-    /// Sequence of the next message to arrive.
-    pub next_sequence: u64,
-    /// Messages delivered and not yet acknowledged.
-    pub unacked: u64,
-    /// What they weigh.
-    pub unacked_weight: Weight,
-    /// What `returned` weighs.
-    pub returned_weight: Weight,
-    /// All consumers in the order in which they came.
-    pub consumers: Vec<ConsumerKey>,
     /// Consumers that may have credit, in the order in which they are served: by priority, and in
     /// turn within one.
-    pub available: VecDeque<ConsumerKey>,
+    pub available: Turn,
+    /// Sequence of the next message to arrive.
+    pub next_sequence: u64,
+    /// Messages that came back, by sequence; all are older than the first of `ready`.
+    pub returned: Returned,
+    /// Messages never delivered since the start, oldest first.
+    pub ready: Ready,
+    /// What delivery waits for.
+    pub wait: Wait,
+    /// The queue is on the broker's list of queues with more to deliver.
+    pub is_listed: bool,
     /// Some consumer had a priority other than 0.
     pub has_priorities: bool,
     /// The one consumer is exclusive.
     pub has_exclusive_consumer: bool,
     /// The queue had a consumer once, so that auto-delete applies.
     pub had_consumer: bool,
+    /// When it was last used, wall clock milliseconds.
+    pub used_ms: u64,
+    /// See [`QueueCounters`].
+    pub counters: QueueCounters,
+    /// Its name in the log, when it is durable.
+    pub id: Option<QueueId>,
     /// Sequences below this may be delivered: the permission that is on stable storage.
     pub permitted: u64,
     /// Sequences below this are asked for.
     pub permission_asked: u64,
-    /// What delivery waits for.
-    pub wait: Wait,
-    /// The queue is on the broker's list of queues with more to deliver.
-    pub is_listed: bool,
+    /// Messages delivered and not yet acknowledged.
+    pub unacked: u64,
+    /// What they weigh.
+    pub unacked_weight: Weight,
+    /// All consumers in the order in which they came.
+    pub consumers: Vec<ConsumerKey>,
+    /// Its name.
+    pub name: Box<[u8]>,
     /// Bindings that lead to it.
     pub bindings: Vec<BindingKey>,
     /// The routing round that came by last.
     pub mark: u64,
-    /// See [`QueueCounters`].
-    pub counters: QueueCounters,
-    /// When it was last used, wall clock milliseconds.
-    pub used_ms: u64,
+    /// What it was declared with.
+    pub properties: QueueProperties,
     /// How fast its counters grow, in the order of [`QueueCounters::as_array`]; `None` as long as
     /// nothing has happened.
     pub meter: Option<Box<Meter<8>>>,
@@ -201,13 +201,12 @@ impl Queue {
             properties,
             id: None,
             ready: Ready::default(),
-            returned: BTreeMap::new(),
+            returned: Returned::default(),
             next_sequence: 0,
             unacked: 0,
             unacked_weight: Weight::default(),
-            returned_weight: Weight::default(),
             consumers: Vec::new(),
-            available: VecDeque::new(),
+            available: Turn::default(),
             has_priorities: false,
             has_exclusive_consumer: false,
             had_consumer: false,
@@ -238,8 +237,8 @@ impl Queue {
     /// The oldest message that is not with a consumer.
     #[inline]
     pub fn head(&mut self) -> Head {
-        match self.returned.first_key_value() {
-            Some((_, &entry)) => Head::Entry(entry),
+        match self.returned.first() {
+            Some(entry) => Head::Entry(entry),
             None => self.ready.head(),
         }
     }
@@ -247,19 +246,13 @@ impl Queue {
     /// Removes the message that [`Queue::head`] gave.
     #[inline]
     pub fn pop_head(&mut self) -> Option<Entry> {
-        match self.returned.pop_first() {
-            Some((_, entry)) => {
-                self.returned_weight.take(entry);
-                Some(entry)
-            }
-            None => self.ready.pop(),
-        }
+        self.returned.pop_first().or_else(|| self.ready.pop())
     }
 
     /// The sequence that delivery has come to.
     pub fn head_sequence(&self) -> u64 {
-        match self.returned.first_key_value() {
-            Some((&sequence, _)) => sequence,
+        match self.returned.first() {
+            Some(entry) => entry.sequence(),
             None => self.ready.first_sequence().unwrap_or(self.next_sequence),
         }
     }
@@ -268,30 +261,26 @@ impl Queue {
     pub fn give_back(&mut self, entry: Entry) {
         self.unacked -= 1;
         self.unacked_weight.take(entry);
-        self.returned_weight.put(entry);
-        self.returned
-            .insert(entry.sequence(), entry.with(Entry::REDELIVERED));
+        self.returned.insert(entry.with(Entry::REDELIVERED));
     }
 
     /// What the ready messages weigh. Those that a restart found count from when they are first
     /// looked at.
     pub fn ready_weight(&self) -> Weight {
-        let ready = self.ready.weight();
+        let (ready, returned) = (self.ready.weight(), self.returned.weight());
         Weight {
-            octets: ready.octets + self.returned_weight.octets,
-            logged: ready.logged + self.returned_weight.logged,
+            octets: ready.octets + returned.octets,
+            logged: ready.logged + returned.logged,
         }
     }
 
     /// Octets of memory that the queue takes, about.
     pub fn memory_octets(&self) -> u64 {
-        /// A node of the tree, shared by its entries.
-        const RETURNED_OCTETS: usize = 32;
         let octets = size_of::<Queue>()
-            + self.name.len() * 2
+            + self.name.len()
             + self.properties.arguments.len()
             + self.ready.in_memory() * size_of::<Entry>()
-            + self.returned.len() * RETURNED_OCTETS
+            + self.returned.len() * Returned::ENTRY_OCTETS
             + self.consumers.capacity() * size_of::<ConsumerKey>()
             + self.bindings.capacity() * size_of::<BindingKey>();
         octets as u64

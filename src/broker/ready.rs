@@ -44,12 +44,26 @@ pub enum Head {
 
 /// Ready messages of one queue. See the module.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub struct Ready {
+    length: u64,
     front: VecDeque<Entry>,
+    /// What a short queue has no need of.
+    rest: Option<Box<Rest>>,
+    weight: Weight,
+}
+
+/// What lies behind the front.
+#[derive(Debug, Default)]
+struct Rest {
     middle: VecDeque<ParkedPage>,
     back: Vec<Entry>,
-    length: u64,
-    weight: Weight,
+}
+
+impl Rest {
+    fn is_empty(&self) -> bool {
+        self.middle.is_empty() && self.back.is_empty()
+    }
 }
 
 impl Ready {
@@ -65,10 +79,15 @@ impl Ready {
             weight.logged += page.weight.logged;
         }
         Ready {
-            middle: pages,
+            front: VecDeque::new(),
+            rest: (!pages.is_empty()).then(|| {
+                Box::new(Rest {
+                    middle: pages,
+                    back: Vec::new(),
+                })
+            }),
             length,
             weight,
-            ..Ready::default()
         }
     }
 
@@ -91,7 +110,7 @@ impl Ready {
 
     /// Entries that lie in memory.
     pub fn in_memory(&self) -> usize {
-        self.front.len() + self.back.len()
+        self.front.len() + self.rest.as_ref().map_or(0, |rest| rest.back.len())
     }
 
     /// Appends the youngest message.
@@ -99,10 +118,10 @@ impl Ready {
     pub fn push(&mut self, entry: Entry) {
         self.length += 1;
         self.weight.put(entry);
-        if self.front.len() < Self::FRONT_MAX && self.middle.is_empty() && self.back.is_empty() {
-            self.front.push_back(entry);
-        } else {
-            self.back.push(entry);
+        match &mut self.rest {
+            Some(rest) => rest.back.push(entry),
+            None if self.front.len() < Self::FRONT_MAX => self.front.push_back(entry),
+            None => self.rest.get_or_insert_default().back.push(entry),
         }
     }
 
@@ -112,27 +131,29 @@ impl Ready {
         if let Some(&entry) = self.front.front() {
             return Head::Entry(entry);
         }
-        if let Some(page) = self.middle.front() {
+        if let Some(page) = self.rest.as_ref().and_then(|rest| rest.middle.front()) {
             return Head::Parked(page.page);
         }
-        if self.back.is_empty() {
+        let back = self.rest.take().map(|rest| rest.back).unwrap_or_default();
+        if back.is_empty() {
             // A queue that ran empty gives the memory of its peak back.
             if self.front.capacity() > Self::FRONT_MAX / 8 {
                 self.front = VecDeque::new();
             }
             return Head::Empty;
         }
-        self.front = VecDeque::from(std::mem::take(&mut self.back));
+        self.front = VecDeque::from(back);
         Head::Entry(self.front[0])
     }
 
     /// Sequence of the oldest message.
     pub fn first_sequence(&self) -> Option<u64> {
-        let in_page = || self.middle.front().map(|page| page.first_sequence);
-        let front = self.front.front().map(|entry| entry.sequence());
-        front
-            .or_else(in_page)
-            .or_else(|| self.back.first().map(|entry| entry.sequence()))
+        if let Some(entry) = self.front.front() {
+            return Some(entry.sequence());
+        }
+        let rest = self.rest.as_ref()?;
+        let in_page = rest.middle.front().map(|page| page.first_sequence);
+        in_page.or_else(|| rest.back.first().map(|entry| entry.sequence()))
     }
 
     /// Removes the entry that [`Ready::head`] gave.
@@ -147,34 +168,39 @@ impl Ready {
     /// Hands in the entries of the page at the head. A page may come back shorter than it was
     /// parked, where damage took some; the length follows.
     pub fn arrive(&mut self, page: PageId, entries: Vec<Entry>) {
-        if self.middle.front().is_none_or(|front| front.page != page) {
+        let Some(rest) = &mut self.rest else { return };
+        if rest.middle.front().is_none_or(|front| front.page != page) {
             return;
         }
         debug_assert!(
             self.front.is_empty(),
             "a page is asked for when the front has run out"
         );
-        if let Some(parked) = self.middle.pop_front() {
+        if let Some(parked) = rest.middle.pop_front() {
             self.length = self.length + entries.len() as u64 - u64::from(parked.count);
             let arrived = Weight::of(&entries);
             self.weight.octets = self.weight.octets + arrived.octets - parked.weight.octets;
             self.weight.logged = self.weight.logged + arrived.logged - parked.weight.logged;
+        }
+        if rest.is_empty() {
+            self.rest = None;
         }
         self.front = VecDeque::from(entries);
     }
 
     /// Takes up to `count` of the entries that wait to be parked, when there are that many.
     pub fn take_page(&mut self, count: usize) -> Option<Vec<Entry>> {
-        if self.back.len() < count * 2 {
+        let back = &mut self.rest.as_mut()?.back;
+        if back.len() < count * 2 {
             return None;
         }
-        let rest = self.back.split_off(count);
-        Some(std::mem::replace(&mut self.back, rest))
+        let rest = back.split_off(count);
+        Some(std::mem::replace(back, rest))
     }
 
     /// Notes that the entries of [`Ready::take_page`] now lie with the storage.
     pub fn parked(&mut self, page: ParkedPage) {
-        self.middle.push_back(page);
+        self.rest.get_or_insert_default().middle.push_back(page);
     }
 
     /// Holds the length against a recount and the order against the sequences.
@@ -182,14 +208,16 @@ impl Ready {
     /// # Errors
     /// What does not agree, in words.
     pub fn audit(&self) -> Result<(), String> {
-        let parked: u64 = self.middle.iter().map(|page| u64::from(page.count)).sum();
+        let empty = Rest::default();
+        let rest = self.rest.as_deref().unwrap_or(&empty);
+        let parked: u64 = rest.middle.iter().map(|page| u64::from(page.count)).sum();
         let counted = self.in_memory() as u64 + parked;
         if counted != self.length {
             return Err(format!("{} ready by count, {counted} there", self.length));
         }
         let sequences = (self.front.iter().map(|entry| entry.sequence()))
-            .chain(self.middle.iter().map(|page| page.first_sequence))
-            .chain(self.back.iter().map(|entry| entry.sequence()));
+            .chain(rest.middle.iter().map(|page| page.first_sequence))
+            .chain(rest.back.iter().map(|entry| entry.sequence()));
         if sequences.is_sorted_by(|a, b| a < b) {
             Ok(())
         } else {
@@ -200,10 +228,7 @@ impl Ready {
     /// Takes everything: the entries in memory in order around the parked pages.
     pub fn take(&mut self) -> (VecDeque<Entry>, VecDeque<ParkedPage>, Vec<Entry>) {
         (self.length, self.weight) = (0, Weight::default());
-        (
-            std::mem::take(&mut self.front),
-            std::mem::take(&mut self.middle),
-            std::mem::take(&mut self.back),
-        )
+        let rest = self.rest.take().unwrap_or_default();
+        (std::mem::take(&mut self.front), rest.middle, rest.back)
     }
 }

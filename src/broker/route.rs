@@ -1,6 +1,8 @@
 //! Where a message goes: from an exchange through its bindings, and through those of the exchanges
 //! they lead to, to queues; each queue once.
 
+use std::hash::{BuildHasher as _, Hasher as _};
+
 use super::exchange::headers::SortedHeaders;
 use super::exchange::{Exchange, ExchangeKey};
 use super::queue::{Queue, QueueKey};
@@ -33,6 +35,141 @@ impl RouteCache {
     #[inline]
     pub fn holds(&self, names: &[u8], epoch: u64) -> bool {
         self.epoch == epoch && self.names == names
+    }
+
+    /// The exchange, if a message with these `names` goes to the same one: it is there, and the
+    /// channel's user may publish to it.
+    pub fn same_exchange(&self, names: &[u8], epoch: u64) -> Option<ExchangeKey> {
+        let octets = usize::from(*names.first()?);
+        let is_same = self.epoch == epoch && self.names.get(..=octets) == names.get(..=octets);
+        self.exchange.filter(|_| is_same)
+    }
+
+    /// Takes over the route to one queue.
+    pub fn set_queue(&mut self, names: &[u8], queue: QueueKey, is_logged: bool) {
+        self.names.clear();
+        self.names.extend_from_slice(names);
+        self.queues.clear();
+        self.queues.push(queue);
+        self.logged = u32::from(is_logged);
+    }
+}
+
+/// Octets of exchange and routing key that a [`Remembered`] route has room for.
+const NAMES_OCTETS: usize = 38;
+
+/// A route to one queue: one line of the cache.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+struct Remembered {
+    epoch: u64,
+    exchange: ExchangeKey,
+    queue: QueueKey,
+    is_logged: bool,
+    length: u8,
+    names: [u8; NAMES_OCTETS],
+}
+
+impl Remembered {
+    /// Holds for no epoch.
+    const NONE: Remembered = Remembered {
+        epoch: 0,
+        exchange: ExchangeKey {
+            slot: 0,
+            generation: 0,
+        },
+        queue: QueueKey {
+            slot: 0,
+            generation: 0,
+        },
+        is_logged: false,
+        length: 0,
+        names: [0; NAMES_OCTETS],
+    };
+
+    #[inline]
+    fn is(&self, epoch: u64, exchange: ExchangeKey, names: &[u8]) -> bool {
+        self.epoch == epoch
+            && self.exchange == exchange
+            && self.names.get(..usize::from(self.length)) == Some(names)
+    }
+}
+
+/// Routes to one queue that were found lately, of all channels: for publishers whose routing key
+/// changes from message to message. Takes no memory before one does, 1 MiB at most.
+#[derive(Debug, Default)]
+pub(super) struct RouteMemory {
+    /// Pairs of neighbours; a route lies in one of the two that its hash names.
+    routes: Vec<Remembered>,
+    /// Routes that pushed out one that held.
+    crowded: usize,
+    hasher: foldhash::fast::FixedState,
+}
+
+impl RouteMemory {
+    const ROUTES_MIN: usize = 256;
+    const ROUTES_MAX: usize = 16_384;
+
+    fn hash(&self, exchange: ExchangeKey, names: &[u8]) -> usize {
+        let mut hasher = self.hasher.build_hasher();
+        hasher.write_u32(exchange.slot);
+        hasher.write(names);
+        hasher.finish() as usize
+    }
+
+    /// The queue that a message with these names goes to, and whether it is logged there.
+    #[inline]
+    pub(super) fn recall(
+        &self,
+        epoch: u64,
+        exchange: ExchangeKey,
+        names: &[u8],
+    ) -> Option<(QueueKey, bool)> {
+        if self.routes.is_empty() {
+            return None;
+        }
+        let at = self.hash(exchange, names) & (self.routes.len() - 1);
+        let found = [at, at ^ 1]
+            .map(|at| &self.routes[at])
+            .into_iter()
+            .find(|route| route.is(epoch, exchange, names))?;
+        Some((found.queue, found.is_logged))
+    }
+
+    /// Remembers where messages with these names go.
+    pub(super) fn remember(
+        &mut self,
+        epoch: u64,
+        exchange: ExchangeKey,
+        names: &[u8],
+        queue: QueueKey,
+        is_logged: bool,
+    ) {
+        if names.len() > NAMES_OCTETS {
+            return;
+        }
+        if self.routes.is_empty() {
+            self.routes = vec![Remembered::NONE; Self::ROUTES_MIN];
+        }
+        if self.crowded > self.routes.len() / 4 && self.routes.len() < Self::ROUTES_MAX {
+            self.routes = vec![Remembered::NONE; self.routes.len() * 4];
+            self.crowded = 0;
+        }
+        let mut at = self.hash(exchange, names) & (self.routes.len() - 1);
+        if self.routes[at].epoch == epoch {
+            at ^= 1;
+            self.crowded += usize::from(self.routes[at].epoch == epoch);
+        }
+        let mut route = Remembered {
+            epoch,
+            exchange,
+            queue,
+            is_logged,
+            length: names.len() as u8,
+            ..Remembered::NONE
+        };
+        route.names[..names.len()].copy_from_slice(names);
+        self.routes[at] = route;
     }
 }
 

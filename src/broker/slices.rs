@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::Broker;
 use super::channel::Unacked;
 use super::exchange::ExchangeKey;
-use super::queue::{Queue, Weight};
+use super::queue::Queue;
 use super::ready::ParkedPage;
 use super::record::Pairs;
 use super::removal::BindingRemoval;
@@ -37,8 +37,7 @@ impl Slice {
     /// Takes all messages out of a queue.
     pub(super) fn release(queue: &mut Queue) -> Self {
         let (mut entries, pages, rest) = queue.ready.take();
-        entries.extend(std::mem::take(&mut queue.returned).into_values());
-        queue.returned_weight = Weight::default();
+        entries.extend(queue.returned.take());
         Slice::Release {
             entries,
             pages,

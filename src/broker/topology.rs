@@ -408,7 +408,9 @@ impl Broker {
             .queues
             .insert(Queue::new(generation, vhost, name, properties)) as u32;
         let key = QueueKey { slot, generation };
-        self.vhosts[vhost as usize].queues.insert(name.into(), key);
+        self.vhosts[vhost as usize]
+            .queues
+            .insert(slot, &self.queues);
         self.topology_changed();
         key
     }
@@ -475,7 +477,7 @@ impl Broker {
         self.counters.queues_deleted += 1;
         self.counters.gone.add(&queue.counters);
         let vhost = &mut self.vhosts[queue.vhost as usize];
-        vhost.queues.remove(&queue.name);
+        vhost.queues.remove(&queue.name, key.slot);
         if let Some(id) = queue.id {
             sink.queue_deleted(id);
             pairs.remove(Definition::queue_key(&vhost.name, &queue.name));
@@ -514,8 +516,8 @@ impl Broker {
         let queue = &mut self.queues[key.slot as usize];
         let message_count = u32::try_from(queue.message_count()).unwrap_or(u32::MAX);
         if let Some(id) = queue.id {
-            for &sequence in queue.returned.keys() {
-                sink.settle_range(id, sequence, sequence);
+            for entry in queue.returned.iter() {
+                sink.settle_range(id, entry.sequence(), entry.sequence());
             }
             if let Some(first) = queue.ready.first_sequence() {
                 sink.settle_range(id, first, queue.next_sequence - 1);

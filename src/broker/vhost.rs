@@ -1,9 +1,12 @@
 //! Virtual hosts: separate name spaces of exchanges and queues.
 
-use hashbrown::HashMap;
+use std::hash::BuildHasher as _;
+
+use hashbrown::{HashMap, HashTable};
+use slab::Slab;
 
 use super::exchange::{ExchangeKey, ExchangeProperties, ExchangeType};
-use super::queue::QueueKey;
+use super::queue::Queue;
 use super::record::Pairs;
 use super::sink::Sink;
 use super::slices::Slice;
@@ -11,6 +14,37 @@ use super::topology::remember;
 use super::{Batch, Broker};
 
 type Names<K> = HashMap<Box<[u8]>, K, foldhash::fast::FixedState>;
+
+/// Slots of queues, by a hash of their names.
+#[derive(Debug, Default)]
+pub(super) struct QueueNames {
+    slots: HashTable<u32>,
+    hasher: foldhash::fast::FixedState,
+}
+
+impl QueueNames {
+    /// The slot of the queue `name`.
+    #[inline]
+    pub(super) fn find(&self, name: &[u8], queues: &Slab<Queue>) -> Option<u32> {
+        let same = |&slot: &u32| *queues[slot as usize].name == *name;
+        self.slots.find(self.hasher.hash_one(name), same).copied()
+    }
+
+    /// Adds a queue that is among `queues` already.
+    pub(super) fn insert(&mut self, slot: u32, queues: &Slab<Queue>) {
+        let hasher = &self.hasher;
+        let hash = |&slot: &u32| hasher.hash_one(&*queues[slot as usize].name);
+        self.slots.insert_unique(hash(&slot), slot, hash);
+    }
+
+    /// Takes out the queue `name`, which had `slot`.
+    pub(super) fn remove(&mut self, name: &[u8], slot: u32) {
+        let hash = self.hasher.hash_one(name);
+        if let Ok(found) = self.slots.find_entry(hash, |&other| other == slot) {
+            found.remove();
+        }
+    }
+}
 
 /// A virtual host.
 #[derive(Debug)]
@@ -21,8 +55,8 @@ pub struct Vhost {
     pub about: About,
     /// Its exchanges by name; the default exchange has the empty one.
     pub exchanges: Names<ExchangeKey>,
-    /// Its queues by name.
-    pub queues: Names<QueueKey>,
+    /// Its queues, found by the names that they have themselves.
+    pub(super) queues: QueueNames,
 }
 
 /// What people and clients are told of a virtual host.
@@ -75,7 +109,7 @@ impl Broker {
         if let Some(index) = self.vhost_named(name) {
             return index;
         }
-        let (exchanges, queues) = (Names::default(), Names::default());
+        let (exchanges, queues) = (Names::default(), QueueNames::default());
         let index = self.vhosts.insert(Vhost {
             name: name.into(),
             about: About::default(),

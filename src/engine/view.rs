@@ -423,7 +423,7 @@ impl<S: Storage> Engine<S> {
             let row = ConsumerRow {
                 vhost: self.vhost_name(queue.vhost),
                 queue: &queue.name,
-                consumer_tag: &consumer.tag,
+                consumer_tag: consumer.tag(),
                 connection: connection_name(peer, &name),
                 channel: consumer.channel_number,
                 user: &session.user_name,
@@ -452,7 +452,7 @@ impl<S: Storage> Engine<S> {
             .consumers
             .first()
             .filter(|_| queue.has_exclusive_consumer)
-            .map(|&key| &*self.broker.consumers()[key as usize].tag);
+            .map(|&key| self.broker.consumers()[key as usize].tag());
         let moved_ms = queue.meter.as_ref().map_or(0, |meter| meter.moved_ms());
         visit(QueueRow {
             vhost: self.vhost_name(queue.vhost),

@@ -125,7 +125,7 @@ impl Ledger {
 #[derive(Debug, Default)]
 pub(super) struct Ledgers {
     slab: Slab<(QueueId, Ledger)>,
-    slots: HashMap<QueueId, usize>,
+    slots: HashMap<QueueId, u32>,
     last: Option<(QueueId, usize)>,
     /// One more than the greatest id that there ever was.
     pub(super) id_next: u32,
@@ -138,7 +138,7 @@ impl Ledgers {
         let slot = match self.last {
             Some((last, slot)) if last == queue => slot,
             _ => {
-                let slot = *self.slots.get(&queue)?;
+                let slot = *self.slots.get(&queue)? as usize;
                 self.last = Some((queue, slot));
                 slot
             }
@@ -154,10 +154,8 @@ impl Ledgers {
             _ => {
                 let slab = &mut self.slab;
                 self.id_next = self.id_next.max(queue.0.saturating_add(1));
-                *self
-                    .slots
-                    .entry(queue)
-                    .or_insert_with(|| slab.insert((queue, Ledger::default())))
+                let slot = self.slots.entry(queue);
+                *slot.or_insert_with(|| slab.insert((queue, Ledger::default())) as u32) as usize
             }
         };
         self.last = Some((queue, slot));
@@ -165,13 +163,15 @@ impl Ledgers {
     }
 
     pub(super) fn get(&self, queue: QueueId) -> Option<&Ledger> {
-        self.slots.get(&queue).map(|&slot| &self.slab[slot].1)
+        self.slots
+            .get(&queue)
+            .map(|&slot| &self.slab[slot as usize].1)
     }
 
     pub(super) fn remove(&mut self, queue: QueueId) -> Option<Ledger> {
         self.last = None;
         let slot = self.slots.remove(&queue)?;
-        Some(self.slab.remove(slot).1)
+        Some(self.slab.remove(slot as usize).1)
     }
 
     /// The ledgers in slots `from..`, for walking them in slices: (slot, queue, ledger).

@@ -10,8 +10,23 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RangeSet {
     low: u64,
-    above: BTreeMap<u64, u64>,
-    above_count: u64,
+    /// A set without ranges above the mark takes two words.
+    above: Option<Box<Above>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Above {
+    /// Last number of each range by its first.
+    ranges: BTreeMap<u64, u64>,
+    /// Numbers in all of them.
+    count: u64,
+}
+
+impl Above {
+    fn forget(&mut self, from: u64, end: u64) {
+        self.ranges.remove(&from);
+        self.count -= end - from + 1;
+    }
 }
 
 impl RangeSet {
@@ -23,7 +38,7 @@ impl RangeSet {
 
     /// How many numbers are in the set.
     pub fn len(&self) -> u64 {
-        self.low + self.above_count
+        self.low + self.above.as_ref().map_or(0, |above| above.count)
     }
 
     /// Whether the set has no number.
@@ -33,22 +48,22 @@ impl RangeSet {
 
     /// How many ranges lie above the mark.
     pub fn ranges(&self) -> usize {
-        self.above.len()
+        self.above.as_ref().map_or(0, |above| above.ranges.len())
     }
 
     /// The ranges above the mark as (first, last), ascending.
     pub fn iter_above(&self) -> impl Iterator<Item = (u64, u64)> {
-        self.above.iter().map(|(&first, &last)| (first, last))
+        let ranges = self.above.iter().flat_map(|above| &above.ranges);
+        ranges.map(|(&first, &last)| (first, last))
     }
 
     /// Whether `number` is in the set.
     pub fn contains(&self, number: u64) -> bool {
-        number < self.low
-            || self
-                .above
-                .range(..=number)
-                .next_back()
-                .is_some_and(|(_, &last)| number <= last)
+        let holds = |above: &Above| {
+            let at = above.ranges.range(..=number).next_back();
+            at.is_some_and(|(_, &last)| number <= last)
+        };
+        number < self.low || self.above.as_deref().is_some_and(holds)
     }
 
     /// How many numbers of `first..=last` are in the set.
@@ -58,13 +73,13 @@ impl RangeSet {
         }
         let below = self.low.min(last.saturating_add(1)).saturating_sub(first);
         let start = first.max(self.low);
-        if start > last || self.above.is_empty() {
+        let Some(above) = self.above.as_ref().filter(|_| start <= last) else {
             return below;
-        }
-        let before = self.above.range(..start).next_back();
+        };
+        let before = above.ranges.range(..start).next_back();
         let before = before.map_or(0, |(_, &end)| (end.min(last) + 1).saturating_sub(start));
-        let inside: u64 = self
-            .above
+        let inside: u64 = above
+            .ranges
             .range(start..=last)
             .map(|(&from, &end)| end.min(last) - from + 1)
             .sum();
@@ -80,12 +95,15 @@ impl RangeSet {
         if first < self.low {
             found.push((first, last.min(self.low - 1)));
         }
-        if let Some((_, &end)) = self.above.range(..first).next_back()
+        let Some(above) = &self.above else {
+            return found;
+        };
+        if let Some((_, &end)) = above.ranges.range(..first).next_back()
             && end >= first
         {
             found.push((first, end.min(last)));
         }
-        for (&from, &end) in self.above.range(first..=last) {
+        for (&from, &end) in above.ranges.range(first..=last) {
             found.push((from, end.min(last)));
         }
         found
@@ -94,7 +112,7 @@ impl RangeSet {
     /// Adds `first..=last`; how many of them are new.
     #[inline]
     pub fn insert(&mut self, first: u64, last: u64) -> u64 {
-        if first == self.low && first == last && self.above.is_empty() {
+        if first == self.low && first == last && self.above.is_none() {
             self.low += 1;
             return 1;
         }
@@ -111,39 +129,37 @@ impl RangeSet {
             self.absorb();
         } else {
             let (mut first, mut last) = (first, last);
-            if let Some((&from, &end)) = self.above.range(..=first).next_back()
+            let above = self.above.get_or_insert_default();
+            if let Some((&from, &end)) = above.ranges.range(..=first).next_back()
                 && end + 1 >= first
             {
                 if end >= last {
                     return 0;
                 }
                 first = from;
-                self.forget(from, end);
+                above.forget(from, end);
             }
-            while let Some((&from, &end)) = self.above.range(first..=last + 1).next() {
+            while let Some((&from, &end)) = above.ranges.range(first..=last + 1).next() {
                 last = last.max(end);
-                self.forget(from, end);
+                above.forget(from, end);
             }
-            self.above.insert(first, last);
-            self.above_count += last - first + 1;
+            above.ranges.insert(first, last);
+            above.count += last - first + 1;
         }
         self.len() - before
     }
 
     /// Takes the ranges that the mark has reached.
     fn absorb(&mut self) {
-        while let Some((&from, &end)) = self.above.first_key_value() {
+        let Some(above) = &mut self.above else { return };
+        while let Some((&from, &end)) = above.ranges.first_key_value() {
             if from > self.low {
-                break;
+                return;
             }
             self.low = self.low.max(end + 1);
-            self.forget(from, end);
+            above.forget(from, end);
         }
-    }
-
-    fn forget(&mut self, from: u64, end: u64) {
-        self.above.remove(&from);
-        self.above_count -= end - from + 1;
+        self.above = None;
     }
 }
 

@@ -148,28 +148,53 @@ pub fn content<M: MethodFields>(
 }
 
 /// What every `basic.deliver` of a consumer starts with: class, method and consumer tag as octets.
+///
+/// As tags mostly are short it lies in place: a delivery then finds it where it finds its consumer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeliverPrefix(Box<[u8]>);
+pub struct DeliverPrefix(Octets);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Octets {
+    Here {
+        length: u8,
+        octets: [u8; DeliverPrefix::OCTETS_HERE],
+    },
+    Elsewhere(Box<[u8]>),
+}
 
 impl DeliverPrefix {
+    /// Enough for the tags that clients make up.
+    const OCTETS_HERE: usize = 46;
+
     /// The prefix for the consumer `consumer_tag`.
     pub fn new(consumer_tag: ShortString<'_>) -> Self {
-        let mut octets = Vec::with_capacity(METHOD_IDS + 1 + consumer_tag.len());
-        octets.extend_from_slice(&basic::Deliver::CLASS_ID.to_be_bytes());
-        octets.extend_from_slice(&basic::Deliver::METHOD_ID.to_be_bytes());
-        consumer_tag.encode(&mut octets);
-        DeliverPrefix(octets.into())
+        let mut all = Vec::with_capacity(METHOD_IDS + 1 + consumer_tag.len());
+        all.extend_from_slice(&basic::Deliver::CLASS_ID.to_be_bytes());
+        all.extend_from_slice(&basic::Deliver::METHOD_ID.to_be_bytes());
+        consumer_tag.encode(&mut all);
+        let mut octets = [0; Self::OCTETS_HERE];
+        DeliverPrefix(match octets.get_mut(..all.len()) {
+            Some(here) => {
+                here.copy_from_slice(&all);
+                let length = all.len() as u8;
+                Octets::Here { length, octets }
+            }
+            None => Octets::Elsewhere(all.into()),
+        })
     }
 
     /// The octets.
     #[inline]
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        match &self.0 {
+            Octets::Here { length, octets } => &octets[..usize::from(*length)],
+            Octets::Elsewhere(octets) => octets,
+        }
     }
 
     /// The consumer tag.
     pub fn consumer_tag(&self) -> ShortString<'_> {
-        ShortString::new(&self.0[METHOD_IDS + 1..]).unwrap_or_default()
+        ShortString::new(&self.as_bytes()[METHOD_IDS + 1..]).unwrap_or_default()
     }
 }
 
