@@ -295,6 +295,69 @@ fn a_rewritten_segment_without_its_table_gives_each_entry_its_own_message() {
 }
 
 #[test]
+fn damage_that_no_start_reads_is_told_soon_after_it_and_once() {
+    let mut bench = filled();
+    // A record that is longer than what is checked at a time, and one behind it.
+    bench.append(1, 301, &vec![7; 1_200_000]);
+    bench.append(1, 302, b"behind");
+    for sequence in 303..=500 {
+        bench.append(1, sequence, &body_of(sequence));
+    }
+    bench.settle_down();
+    // Whatever is read as one of the segments without an index has one after the next start.
+    let mut whole = Bench::open(bench.disk.killed());
+    whole.settle_down();
+    let disk = whole.disk.killed();
+    let mut told = 0;
+    for name in files(&disk, ".idx") {
+        let name = name.replace(".idx", ".seg");
+        let number = name[..10].parse().expect("a number");
+        let octets = disk.contents(&name).expect("there");
+        let header = record_codec::SegmentHeader::decode(&octets, number).expect("a header");
+        let mut records = Vec::new();
+        scan::scan(&octets, header.seed, true, |item| {
+            if let scan::Item::Record { offset, header, .. } = item {
+                records.push((offset, header.record_octets()));
+            }
+        });
+        for (at, (offset, octets)) in records.into_iter().enumerate() {
+            if at % 40 != 3 && octets < 1_000_000 {
+                continue;
+            }
+            // By turns in the header and in the payload.
+            for within in [3, 21] {
+                let hit = disk.killed();
+                hit.flip(&name, (offset + within) as usize, 2);
+                let mut after = Bench::open(hit);
+                assert_eq!(after.recovery.report, [""; 0]);
+                after.settle_down();
+                let aside = format!("{name}.damaged-{offset}");
+                let kept = after.disk.contents(&aside).expect("kept aside");
+                assert_eq!(kept.len() as u64, octets);
+                let line = format!(
+                    "{name}: octets {offset} to {} are damaged; kept as {aside}",
+                    offset + octets
+                );
+                assert!(
+                    after.events.contains(&Event::Damage(line)),
+                    "{:?}",
+                    after.events
+                );
+                assert_eq!(after.store.counters().damaged, 1);
+                let mut again = Bench::open(after.disk.killed());
+                again.settle_down();
+                assert_eq!(again.store.counters().damaged, 0);
+                told += 1;
+            }
+        }
+    }
+    assert!(told > 10, "{told}");
+    let mut after = Bench::open(disk);
+    after.settle_down();
+    assert_eq!(after.store.counters().damaged, 0);
+}
+
+#[test]
 fn a_checkpoint_lost_with_its_copy_brings_settled_messages_back_but_loses_none() {
     let mut bench = filled();
     bench.store.checkpoint();

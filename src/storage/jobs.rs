@@ -19,6 +19,7 @@ use super::pages::IndexPart;
 use super::planted::{Fault, planted};
 use super::record_codec::{self as codec, RecordHeader, Seed};
 use super::scan::{Scope, Summary};
+use super::scrub::{self, Scrubbed, Stretch};
 use super::segment::{index_name, segment_name};
 use super::tail::Block;
 use crate::message::Entry;
@@ -164,6 +165,12 @@ pub(super) enum Job<S: Storage> {
         number: u32,
         used: u64,
     },
+    /// Checks a stretch of a segment that no start has read.
+    Scrub {
+        number: u32,
+        used: u64,
+        at: Stretch,
+    },
     Checkpoint {
         octets: Vec<u8>,
     },
@@ -251,6 +258,10 @@ pub(super) enum AnswerKind<S: Storage> {
         octets: u64,
         result: io::Result<Vec<u8>>,
     },
+    Scrubbed {
+        number: u32,
+        result: io::Result<Scrubbed>,
+    },
     CheckpointWritten(io::Result<()>),
     Compacted {
         number: u32,
@@ -283,6 +294,7 @@ impl<S: Storage> std::fmt::Debug for AnswerKind<S> {
             AnswerKind::LargeRead { offset, octets, .. } => {
                 write!(f, "LargeRead({offset}, {octets})")
             }
+            AnswerKind::Scrubbed { number, result } => write!(f, "Scrubbed({number}, {result:?})"),
             AnswerKind::CheckpointWritten(result) => write!(f, "CheckpointWritten({result:?})"),
             AnswerKind::Compacted { number, result } => {
                 write!(
@@ -378,6 +390,10 @@ impl<S: Storage> KeeperJob<S> {
             Job::Index { number, used } => AnswerKind::Indexed {
                 number,
                 result: make_index(storage, number, used),
+            },
+            Job::Scrub { number, used, at } => AnswerKind::Scrubbed {
+                number,
+                result: scrub::check(storage, number, used, at),
             },
             Job::Checkpoint { octets } => {
                 AnswerKind::CheckpointWritten(checkpoint::write(storage, &octets))

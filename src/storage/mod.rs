@@ -36,6 +36,7 @@ mod reading;
 pub mod record_codec;
 mod recovery;
 mod scan;
+mod scrub;
 mod segment;
 mod store;
 mod survey;

@@ -21,7 +21,7 @@
 //! The state after replay is that of a prefix of the records that contains everything up to the
 //! mark.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 
@@ -41,6 +41,7 @@ use super::record_codec::{
     SegmentHeader, decode_record,
 };
 use super::scan::{Problem, Scope, Summary};
+use super::scrub::Scrub;
 use super::segment::{Segment, Stage, number_in, segment_name};
 use super::store::{Store, StoreConfig};
 use crate::broker::record::QueueId;
@@ -592,10 +593,13 @@ impl<S: Storage> Opening<'_, S> {
         for (queue, ledger) in checkpoint.queues {
             *store.ledgers.entry(queue) = ledger;
         }
-        let mut indexes = BTreeMap::new();
+        let (mut indexes, mut unread) = (BTreeMap::new(), VecDeque::new());
         for (number, found) in std::mem::take(&mut self.segments) {
             let (index, map) = match found.content {
-                Content::Indexed(index) => (index, None),
+                Content::Indexed(index) => {
+                    unread.push_back(number);
+                    (index, None)
+                }
                 Content::Scanned(summary, map) => {
                     let (index, written) = index::write(self.storage, &found.header, summary);
                     written.map_err(|error| {
@@ -635,6 +639,7 @@ impl<S: Storage> Opening<'_, S> {
         self.large_bodies(store, &indexes);
         self.recovery.queue_id_next = store.ledgers.id_next;
         self.recovery.queues = pages(store, &indexes);
+        store.scrub = Some(Scrub::new(unread, store.now));
         store.after_recovery();
         Ok(self.recovery)
     }

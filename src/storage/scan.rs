@@ -87,7 +87,12 @@ pub(super) fn scan<'a>(
 const ZEROS_OCTETS: usize = 1024;
 
 /// The first offset from `from` on at which a header checks whose number is plausible.
-fn next_header(octets: &[u8], from: usize, seed: Seed, lsn_before: u64) -> Option<usize> {
+pub(super) fn next_header(
+    octets: &[u8],
+    from: usize,
+    seed: Seed,
+    lsn_before: u64,
+) -> Option<usize> {
     let mut offset = from;
     while let Some(head) = octets.get(offset..offset + HEADER_OCTETS) {
         if let Some(stretch) = octets.get(offset..offset + ZEROS_OCTETS)

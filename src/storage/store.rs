@@ -17,6 +17,7 @@ use super::ledger::Ledgers;
 use super::pages::{Arrived, PageId, Pages};
 use super::planted::{Fault, planted};
 use super::record_codec::{self as codec, RecordKind, SEGMENT_START, Seed, SegmentHeader};
+use super::scrub::Scrub;
 use super::segment::{Segment, Segments, Stage, segment_name};
 use super::tail::Tail;
 use crate::broker::record::QueueId;
@@ -210,6 +211,8 @@ pub struct Store<S: Storage> {
     /// When they are looked at next.
     pub(super) look_at: Option<Deadline>,
     pub(super) compacting: Option<Compacting>,
+    /// What is still to be checked of what the start did not read.
+    pub(super) scrub: Option<Scrub>,
     /// Batches are handed over without regard to load.
     pub(super) hurry: bool,
 
@@ -234,6 +237,8 @@ pub struct Counters {
     pub cold_reads: u64,
     /// Messages that could not be read.
     pub lost: u64,
+    /// Records that the check after a start found damaged.
+    pub damaged: u64,
     /// Checkpoints that took their place.
     pub checkpoints: u64,
     /// Segments that were rewritten.
@@ -313,6 +318,7 @@ impl<S: Storage> Store<S> {
             candidates: VecDeque::new(),
             look_at: None,
             compacting: None,
+            scrub: None,
             hurry: false,
             jobs: VecDeque::new(),
             events: VecDeque::new(),
@@ -662,6 +668,7 @@ impl<S: Storage> Store<S> {
         [
             waiting,
             self.background_deadline(),
+            self.scrub_deadline(),
             self.idle_at,
             self.retry_at,
             Some(self.free_space_at),
@@ -692,6 +699,7 @@ impl<S: Storage> Store<S> {
             self.jobs.extend(self.pages.give_back());
         }
         self.background(now);
+        self.next_scrub(now);
         self.remove_large();
         let complete = self.files_are_ready()
             && self.larges.records_are_complete()
@@ -844,6 +852,7 @@ impl<S: Storage> Store<S> {
             }
             AnswerKind::PageRead { page, result } => self.page_read(page, result),
             AnswerKind::Indexed { number, result } => self.segment_indexed(number, result),
+            AnswerKind::Scrubbed { number, result } => self.scrubbed(number, result),
             AnswerKind::CheckpointWritten(result) => self.checkpoint_written(result),
             AnswerKind::Compacted { number, result } => self.compacted(number, result),
             AnswerKind::Removed(result) => {
