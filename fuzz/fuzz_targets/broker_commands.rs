@@ -622,7 +622,13 @@ impl World {
         command: &Command<'_>,
     ) -> Result<Outcome, Exception> {
         let key = self.channel(session, number);
-        let before = self.names();
+        // A publish removes no queue.
+        let removes = !matches!(command, Command::Publish(_));
+        let before = if removes {
+            self.names()
+        } else {
+            Default::default()
+        };
         let mut outcome = self.broker.apply(NOW, key, command, &mut self.sink);
         for _ in 0..16 {
             if !matches!(
@@ -649,7 +655,9 @@ impl World {
             ),
             "a command is taken at last"
         );
-        self.note_deleted(&before);
+        if removes {
+            self.note_deleted(&before);
+        }
         if let Err(exception) = &outcome {
             if exception.reply_code.is_hard() {
                 self.close_session(session);
@@ -746,11 +754,11 @@ impl World {
                 self.publish(session, number, flags, to, key);
             }
             10 => {
-                let (flags, count) = (input.octet(), input.octet());
+                let (flags, count) = (input.octet(), u32::from(input.octet()));
                 let (to, key) = (input.octet(), input.octet());
                 // A backlog that is long enough to be parked, once in a while.
-                let count = if count > 250 { 1600 } else { u32::from(count) };
-                for _ in 0..count.min(40 * 40) {
+                let count = if count == 255 { 1600 } else { count % 64 };
+                for _ in 0..count {
                     self.publish(session, number, flags, to, key);
                 }
             }

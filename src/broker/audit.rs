@@ -84,6 +84,20 @@ impl Broker {
             };
             let leaves = |binding: &Binding| binding.source == key;
             let outgoing = self.bindings.iter().filter(|(_, it)| leaves(it)).count();
+            let counted: u32 = (self.auto_delete_edges.iter())
+                .filter(|((_, source), _)| *source == key)
+                .map(|(_, count)| *count)
+                .sum();
+            if exchange.properties.auto_delete
+                && counted + exchange.outgoing_going != exchange.outgoing
+            {
+                return Err(format!(
+                    "auto-delete exchange '{}' has {} bindings, {counted} to what is there, {} not",
+                    String::from_utf8_lossy(&exchange.name),
+                    exchange.outgoing,
+                    exchange.outgoing_going
+                ));
+            }
             if outgoing as u32 != exchange.outgoing {
                 return Err(format!(
                     "exchange '{}' counts {} bindings, {outgoing} leave it",

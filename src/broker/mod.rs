@@ -39,7 +39,7 @@ pub mod turn;
 mod tx;
 pub mod vhost;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use slab::Slab;
 
@@ -89,8 +89,7 @@ pub struct Limits {
     /// Deliveries of one channel that wait for their acknowledgement: those to consumers, and those
     /// by `basic.get`, counted apart.
     pub unacked_per_channel_max: u32,
-    /// Bindings that go together with an end of theirs, and auto-delete exchanges that go with
-    /// each other; more go in slices. At least 1.
+    /// Bindings that go together with an end of theirs; more go in slices.
     pub removals_at_once_max: usize,
     /// Publishes and acknowledgements that one transaction collects.
     pub transaction_entries_max: u32,
@@ -172,6 +171,8 @@ pub struct Broker {
     listed: VecDeque<QueueKey>,
     waiting_for_storage: Vec<QueueKey>,
     slices: VecDeque<Slice>,
+    /// How many bindings lead from an auto-delete exchange to a destination that is there.
+    auto_delete_edges: BTreeMap<(Destination, ExchangeKey), u32>,
     /// Exchanges and queues that are gone but for some of their bindings.
     going: Vec<removal::GoingEnd>,
     /// See [`Broker::take_name_free`].
@@ -213,6 +214,7 @@ impl Broker {
             listed: VecDeque::new(),
             waiting_for_storage: Vec::new(),
             slices: VecDeque::new(),
+            auto_delete_edges: BTreeMap::new(),
             going: Vec::new(),
             is_name_free: false,
             confirming: Vec::new(),

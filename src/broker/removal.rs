@@ -13,6 +13,10 @@ use super::exchange::{Exchange, ExchangeKey};
 use super::queue::QueueKey;
 use super::record::{Definition, Pairs};
 use super::slices::Slice;
+use std::collections::btree_map::Entry;
+
+/// Auto-delete exchanges that go with each other; more go in a later slice.
+const EXCHANGES_AT_ONCE_MAX: usize = 1024;
 
 /// What removing a binding costs, counted in entries of long work.
 pub const BINDING_COST: usize = 4;
@@ -64,7 +68,7 @@ impl Broker {
             if !self.exchange_is(key) {
                 continue;
             }
-            if removed == self.limits.removals_at_once_max {
+            if removed == EXCHANGES_AT_ONCE_MAX {
                 doomed.push(key);
                 self.slices.push_back(Slice::RemoveExchanges(doomed));
                 break;
@@ -126,12 +130,12 @@ impl Broker {
             end: going.end,
             keys,
         };
+        let mut doomed = self.edges_removed(going.end);
         self.going.push(going);
         if count > self.limits.removals_at_once_max {
             self.slices.push_back(Slice::RemoveBindings(removal));
-            return Vec::new();
+            return doomed;
         }
-        let mut doomed = Vec::new();
         self.remove_bindings(&mut removal, usize::MAX, &mut doomed, pairs);
         doomed
     }
@@ -168,6 +172,52 @@ impl Broker {
             .is_some_and(|it| it.destination == end || Destination::Exchange(it.source) == end)
     }
 
+    // ---- which auto-delete exchanges go, known before their bindings have gone ----
+
+    /// A binding was added.
+    pub(super) fn edge_added(&mut self, source: ExchangeKey, destination: Destination) {
+        let properties = &self.exchanges[source.slot as usize].properties;
+        if properties.auto_delete {
+            let edge = (destination, source);
+            *self.auto_delete_edges.entry(edge).or_default() += 1;
+        }
+    }
+
+    /// A binding is taken off the lists; says whether it was counted still.
+    fn edge_removed(&mut self, source: ExchangeKey, destination: Destination) -> bool {
+        let Entry::Occupied(mut edge) = self.auto_delete_edges.entry((destination, source)) else {
+            return false;
+        };
+        *edge.get_mut() -= 1;
+        if *edge.get() == 0 {
+            edge.remove();
+        }
+        true
+    }
+
+    /// A destination is gone; gives the exchanges of which the last binding led there.
+    fn edges_removed(&mut self, destination: Destination) -> Vec<ExchangeKey> {
+        let first = (destination, ExchangeKey::FIRST);
+        let mut unused = Vec::new();
+        while let Some((&edge, &count)) = self.auto_delete_edges.range(first..).next()
+            && edge.0 == destination
+        {
+            self.auto_delete_edges.remove(&edge);
+            if self.exchange_is(edge.1) {
+                let source = &mut self.exchanges[edge.1.slot as usize];
+                source.outgoing_going += count;
+                unused.extend(source.is_unused().then_some(edge.1));
+            }
+        }
+        unused
+    }
+
+    /// Whether it takes the end of long work to tell if anything leads from an exchange.
+    pub(super) fn may_be_unused(&self, key: ExchangeKey) -> bool {
+        let exchange = &self.exchanges[key.slot as usize];
+        !self.going.is_empty() && exchange.outgoing > 0 && !exchange.properties.auto_delete
+    }
+
     /// Removes a binding; an auto-delete exchange goes with its last one.
     pub(super) fn remove_binding(&mut self, key: BindingKey, pairs: &mut Pairs) {
         if let Some(unused) = self.take_binding(key, pairs) {
@@ -183,14 +233,17 @@ impl Broker {
             pairs.remove(self.binding_definition(&of).key);
         }
         let binding = self.bindings.remove(key);
+        let leads_nowhere = !self.edge_removed(binding.source, binding.destination);
         let mut unused = None;
         if self.exchange_is(binding.source) {
             let source = &mut self.exchanges[binding.source.slot as usize];
             if let Some(moved) = source.remove(&binding) {
                 self.bindings[moved].at_source = binding.at_source;
             }
-            let is_unused = source.outgoing == 0 && source.properties.auto_delete;
-            unused = is_unused.then_some(binding.source);
+            if leads_nowhere && source.properties.auto_delete {
+                source.outgoing_going -= 1;
+            }
+            unused = source.is_unused().then_some(binding.source);
         }
         let leading_there = self.leading_to(binding.destination);
         if let Some(list) = leading_there

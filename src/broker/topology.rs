@@ -127,6 +127,9 @@ impl Broker {
         let Some(key) = self.exchange_key(vhost, &name) else {
             return Ok(Outcome::now(Answer::ExchangeDeleteOk));
         };
+        if delete.if_unused && self.may_be_unused(key) {
+            return Ok(Outcome::now(Answer::NotYet));
+        }
         let after = self.delete_exchange(key, delete.if_unused, sink)?;
         Ok(Outcome {
             answer: Answer::ExchangeDeleteOk,
@@ -154,7 +157,7 @@ impl Broker {
         sink: &mut S,
     ) -> Result<Option<Batch>, Exception> {
         let exchange = &self.exchanges[key.slot as usize];
-        if if_unused && exchange.outgoing > 0 {
+        if if_unused && exchange.outgoing > exchange.outgoing_going {
             let what = self.exchange_shown(exchange.vhost, &exchange.name);
             return Err(Exception::precondition_failed(format!("{what} in use")));
         }
@@ -666,6 +669,7 @@ impl Broker {
         let at_destination = leading_here.len() as u32 - 1;
         let binding = &mut self.bindings[key];
         (binding.at_source, binding.at_destination) = (at_source, at_destination);
+        self.edge_added(of.source, of.destination);
         self.topology_changed();
     }
 }

@@ -154,7 +154,7 @@ impl<S: Storage> Engine<S> {
             exchanges_max: limits.exchanges_max,
             bindings_max: limits.bindings_max,
             unacked_per_channel_max: limits.unacked_per_channel_max,
-            removals_at_once_max: (limits.slice_entries_max / broker::BINDING_COST).max(1),
+            removals_at_once_max: limits.slice_entries_max / broker::BINDING_COST,
             transaction_entries_max: limits.transaction_entries_max,
             transaction_octets_max: limits.transaction_octets_max,
             ..broker::Limits::default()

@@ -38,6 +38,14 @@ pub enum ExchangeType {
     Headers,
 }
 
+impl ExchangeKey {
+    /// The least of all keys.
+    pub const FIRST: ExchangeKey = ExchangeKey {
+        slot: 0,
+        generation: 0,
+    };
+}
+
 impl ExchangeType {
     /// The type of that name.
     ///
@@ -97,6 +105,8 @@ pub struct Exchange {
     index: Index,
     /// Number of bindings that leave it.
     pub outgoing: u32,
+    /// Those among them that lead to what is gone, when it is an auto-delete exchange.
+    pub outgoing_going: u32,
     /// Those among them that lead to exchanges.
     pub leads_to_exchanges: u32,
     /// Bindings that lead to it.
@@ -140,6 +150,7 @@ impl Exchange {
             properties,
             index,
             outgoing: 0,
+            outgoing_going: 0,
             leads_to_exchanges: 0,
             incoming: Vec::new(),
             mark: 0,
@@ -182,6 +193,11 @@ impl Exchange {
         };
         list.push(key);
         list.len() as u32 - 1
+    }
+
+    /// Whether it goes since its last binding has gone.
+    pub fn is_unused(&self) -> bool {
+        self.properties.auto_delete && self.outgoing == self.outgoing_going
     }
 
     /// Takes a binding that leaves this exchange out again; gives the one that has taken its

@@ -175,6 +175,42 @@ fn a_queue_with_many_bindings_goes_in_slices() {
     assert_eq!(exchange.outgoing, 0);
 }
 
+/// It goes with the queue and not with the last slice, so that nobody declares it again, or binds
+/// to it, only to see it go.
+#[test]
+fn an_auto_delete_exchange_goes_at_once_with_the_last_queue_it_led_to() {
+    let mut server = Server::start();
+    let id = server.connect(4000, "/");
+    for name in ["x", "y"] {
+        let declare = exchange::Declare {
+            auto_delete: true,
+            ..exchange_declare(name, "direct")
+        };
+        server.send(id, 1, &declare);
+    }
+    for name in ["q", "r"] {
+        server.send(id, 1, &queue_declare(name));
+    }
+    for number in 0..MANY / 2 {
+        server.send(id, 1, &bind("x", "q", &number.to_string()));
+        server.send(id, 1, &bind("y", "q", &number.to_string()));
+    }
+    server.send(id, 1, &bind("y", "r", "k"));
+    server.settle();
+    server.send(id, 1, &queue_delete("q"));
+    let there = |server: &Server, name: &[u8]| server.engine.broker().exchange_in(0, name);
+    assert_eq!(there(&server, b"x"), None);
+    assert!(there(&server, b"y").is_some(), "it leads to r");
+    server
+        .engine
+        .broker()
+        .audit()
+        .expect("the router agrees with itself");
+    server.send(id, 1, &queue_delete("r"));
+    assert_eq!(there(&server, b"y"), None);
+    server.count_slices();
+}
+
 #[test]
 fn both_ends_of_many_bindings_may_go_at_once() {
     let (mut server, id) = Server::with_many_bindings("topic");
