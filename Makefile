@@ -12,8 +12,9 @@ INTEROP_LAPIN := tests/interop/lapin/Cargo.toml
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 14
 
+# Linked statically, at a fixed place: it runs on an empty root, and an idle broker has a megabyte less in memory.
 build: ## the release binary, target/release/leveret
-	cargo build --release --bin leveret
+	cargo rustc --release --bin leveret -- -C target-feature=+crt-static -C relocation-model=static
 
 run: build ## build and run the broker with its data in ./leveret-data
 	target/release/leveret --data-dir leveret-data $(ARGS)
