@@ -36,8 +36,6 @@ pub use self::view::Figures;
 use crate::admin::{AdminAnswer, HttpId, ListenerRow};
 use crate::auth::{self, PermissionTexts, Secret, Users};
 use crate::broker::meter::Meter;
-use crate::broker::queue::Weight;
-use crate::broker::ready::{PageId, ParkedPage};
 use crate::broker::record::Definition;
 use crate::broker::restore::RestoredQueue;
 use crate::broker::vhost::About;
@@ -446,7 +444,7 @@ impl<S: Storage> Engine<S> {
     fn drain_events(&mut self, now: Now) {
         while let Some(event) = self.plant.store.next_event() {
             match event {
-                Event::Flushed(batch) => self.flushed(now, Batch(batch.0)),
+                Event::Flushed(batch) => self.flushed(now, batch),
                 Event::LargeReady { .. } => self.plant.large_ready(),
                 Event::Warm { .. } | Event::PageLoaded(_) => {
                     self.broker.storage_ready();
@@ -701,15 +699,9 @@ impl<S: Storage> Engine<S> {
                 self.plant.store.queue_deleted(queue.id);
                 continue;
             };
-            let pages = queue.pages.iter().map(|page| ParkedPage {
-                page: PageId(page.page.0),
-                count: page.count,
-                first_sequence: page.first_sequence,
-                weight: Weight::default(),
-            });
             let permitted = queue.redelivered_up_to.map_or(0, |up_to| up_to + 1);
             let restored = RestoredQueue {
-                pages: pages.collect(),
+                pages: queue.pages.into(),
                 // What may have been delivered is never given out again as something new.
                 next_sequence: queue.next_sequence.max(permitted),
                 permitted,

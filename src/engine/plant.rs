@@ -9,7 +9,7 @@ use crate::broker::sink::{Delivery, Fetch, GetOk, Stored};
 use crate::broker::{Batch, OutboxKey, Sink};
 use crate::clock::Now;
 use crate::message::{Body, Entry, LargeBody, Message, MessageRef};
-use crate::storage::{self, LargeHandle, Read, Storage, Store};
+use crate::storage::{LargeHandle, Read, Storage, Store};
 use crate::wire::method::basic;
 use crate::wire::{ChannelNumber, DeliveryTag, MethodFields, ReplyCode, ShortString, encode};
 
@@ -242,12 +242,12 @@ impl<S: Storage> Sink for Plant<S> {
         to: &[(QueueId, u64)],
         holders: u32,
     ) -> Stored {
-        stored(self.store.append(now, message, to, holders))
+        self.store.append(now, message, to, holders)
     }
 
     #[inline]
     fn keep(&mut self, now: Now, message: &Message<'_>, holders: u32) -> Stored {
-        stored(self.store.keep(now, message, holders))
+        self.store.keep(now, message, holders)
     }
 
     fn read(&mut self, at: MessageRef, use_it: &mut dyn FnMut(&mut Self, &Message<'_>)) -> Fetch {
@@ -306,7 +306,7 @@ impl<S: Storage> Sink for Plant<S> {
     }
 
     fn release_page(&mut self, page: PageId) {
-        self.store.release_page(storage::PageId(page.0));
+        self.store.release_page(page);
     }
 
     fn permit(&mut self, queue: QueueId, below: u64) {
@@ -331,12 +331,12 @@ impl<S: Storage> Sink for Plant<S> {
 
     #[inline]
     fn batch(&self) -> Batch {
-        Batch(self.store.batch().0)
+        self.store.batch()
     }
 
     #[inline]
     fn is_flushed(&self, batch: Batch) -> bool {
-        batch.0 <= self.store.flushed().0
+        batch <= self.store.flushed()
     }
 
     fn group_begin(&mut self) {
@@ -348,18 +348,10 @@ impl<S: Storage> Sink for Plant<S> {
     }
 
     fn park(&mut self, entries: Vec<Entry>) -> PageId {
-        PageId(self.store.park(entries).0)
+        self.store.park(entries)
     }
 
     fn load(&mut self, page: PageId) -> Option<Vec<Entry>> {
-        self.store.load(storage::PageId(page.0))
-    }
-}
-
-#[inline]
-fn stored(stored: storage::Stored) -> Stored {
-    Stored {
-        at: stored.at,
-        share_octets: stored.share_octets,
+        self.store.load(page)
     }
 }

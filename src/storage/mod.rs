@@ -49,12 +49,12 @@ pub use jobs::{Answer, FlushJob, Helpers, KeeperJob};
 pub use large::{LargeHandle, LargeRead};
 pub use map::FileMap;
 pub use memory::{DiskFault, MemoryFile, MemoryMap, MemoryStorage};
-pub use pages::{PAGE_ENTRIES_MAX, PageId};
+pub use pages::PAGE_ENTRIES_MAX;
 pub use ranges::RangeSet;
 pub use reading::Read;
 pub use record_codec::StoredMessage;
-pub use recovery::{ParkedPage, RecoveredQueue, Recovery};
-pub use store::{Batch, Counters, Event, Store, StoreConfig, Stored};
+pub use recovery::{RecoveredQueue, Recovery};
+pub use store::{Counters, Event, Store, StoreConfig};
 
 pub use survey::{Survey, survey};
 

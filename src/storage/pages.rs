@@ -10,15 +10,12 @@ use hashbrown::HashMap;
 use super::files::Storage;
 use super::index::Run;
 use super::jobs::Job;
+use crate::broker::ready::PageId;
 use crate::broker::record::QueueId;
 use crate::message::Entry;
 
 /// Most entries of one page.
 pub const PAGE_ENTRIES_MAX: usize = 512;
-
-/// Names a page of parked entries. Never reused while the process lives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct PageId(pub u64);
 
 /// Entries of `queue` in `segment` with these sequences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

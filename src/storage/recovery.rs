@@ -33,7 +33,7 @@ use super::files::{Map, Storage, read_exact_at, read_up_to_at, write_all_at};
 use super::index::{self, Index};
 use super::jobs::Job;
 use super::large::number_in_body_name;
-use super::pages::{IndexPart, PageId};
+use super::pages::IndexPart;
 use super::planted::{Fault, planted};
 use super::ranges::RangeSet;
 use super::record_codec::{
@@ -44,6 +44,8 @@ use super::scan::{Problem, Scope, Summary};
 use super::scrub::Scrub;
 use super::segment::{Segment, Stage, number_in, segment_name};
 use super::store::{Store, StoreConfig};
+use crate::broker::queue::Weight;
+use crate::broker::ready::ParkedPage;
 use crate::broker::record::QueueId;
 use crate::clock::Now;
 use crate::message::{LargeBody, MessageRef};
@@ -83,19 +85,6 @@ pub struct RecoveredQueue {
     /// Up to here (inclusive) messages may have been delivered before; their entries bear
     /// [`crate::message::Entry::REDELIVERED`]. `None`: the queue never delivered.
     pub redelivered_up_to: Option<u64>,
-}
-
-/// A page of a recovered queue, see [`Store::load`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ParkedPage {
-    /// The page.
-    pub page: PageId,
-    /// Messages in it.
-    pub count: u32,
-    /// No message in it has a smaller sequence.
-    pub first_sequence: u64,
-    /// No message in it has a greater sequence.
-    pub last_sequence: u64,
 }
 
 /// One segment while the store is opened.
@@ -823,7 +812,7 @@ fn pages<S: Storage>(store: &mut Store<S>, indexes: &BTreeMap<u32, Index>) -> Ve
                     page: store.pages.park_indexed(part),
                     count,
                     first_sequence: part.first,
-                    last_sequence: part.last,
+                    weight: Weight::default(),
                 })
                 .collect();
             let next_sequence = next_sequence.max(redelivered_up_to.map_or(0, |up_to| up_to + 1));

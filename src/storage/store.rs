@@ -14,13 +14,16 @@ use super::files::Storage;
 use super::jobs::{Answer, AnswerKind, FlushJob, Helpers, Job, KeeperJob, PreparedFile};
 use super::large::Larges;
 use super::ledger::Ledgers;
-use super::pages::{Arrived, PageId, Pages};
+use super::pages::{Arrived, Pages};
 use super::planted::{Fault, planted};
 use super::record_codec::{self as codec, RecordKind, SEGMENT_START, Seed, SegmentHeader};
 use super::scrub::Scrub;
 use super::segment::{Segment, Segments, Stage, segment_name};
 use super::tail::Tail;
+use crate::broker::Batch;
+use crate::broker::ready::PageId;
 use crate::broker::record::QueueId;
+use crate::broker::sink::Stored;
 use crate::clock::{Deadline, Now};
 use crate::message::{Body, Entry, Message, MessageRef};
 
@@ -63,19 +66,6 @@ impl Default for StoreConfig {
             look_ms: 250,
         }
     }
-}
-
-/// Number of a batch of records that reach the disk together; ascends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
-pub struct Batch(pub u64);
-
-/// Where a message was put, and what [`Entry::new`] wants to know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stored {
-    /// Its place.
-    pub at: MessageRef,
-    /// Octets of the record divided by the number of entries that hold it.
-    pub share_octets: u32,
 }
 
 /// What happened, for the engine; see [`Store::next_event`].
