@@ -9,7 +9,7 @@ pub type ConsumerKey = u32;
 
 /// One consumer. What a delivery needs comes first, in two lines of the cache.
 #[derive(Debug)]
-#[repr(C, align(64))]
+#[repr(C)]
 pub struct Consumer {
     /// Where its deliveries go.
     pub outbox: OutboxKey,

@@ -134,7 +134,7 @@ pub enum Wait {
 /// One queue. What a message on its way to a waiting consumer touches comes first: with thousands of
 /// queues each line of the cache counts.
 #[derive(Debug)]
-#[repr(C, align(64))]
+#[repr(C)]
 pub struct Queue {
     /// See [`QueueKey`].
     pub generation: u32,
