@@ -329,6 +329,14 @@ impl Broker {
         })
     }
 
+    /// Whether bindings or exchanges are still to be removed that nothing is routed through any
+    /// more.
+    pub fn is_removing(&self) -> bool {
+        let is_removal =
+            |slice: &Slice| matches!(slice, Slice::RemoveBindings(_) | Slice::RemoveExchanges(_));
+        !self.going.is_empty() || self.slices.iter().any(is_removal)
+    }
+
     /// Whether something of a virtual host is still going.
     pub(super) fn has_going(&self, vhost: u32) -> bool {
         self.going.iter().any(|going| going.vhost == vhost)

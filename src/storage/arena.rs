@@ -129,6 +129,12 @@ impl<S: Storage> Arena<S> {
         self.spilling_octets > SPILLING_OCTETS_MAX
     }
 
+    /// Whether blocks are to be written that are not.
+    pub(super) fn waits(&self) -> bool {
+        self.spilling_octets > 0
+            || (!self.unspilled.is_empty() && self.sealed_octets > self.watermark_octets)
+    }
+
     /// Writes a record for `holders` entries. The second value is a block that was filled up by
     /// the records before and is to be handed to the keeper.
     #[inline]

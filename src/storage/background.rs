@@ -11,6 +11,7 @@ use super::planted::{Fault, planted};
 use super::record_codec::Seed;
 use super::segment::{Stage, index_name, segment_name};
 use super::store::{Event, RETRY_US, Store, is_full};
+use crate::broker::Batch;
 use crate::broker::record::QueueId;
 use crate::clock::{Deadline, Now};
 
@@ -37,7 +38,7 @@ enum CheckpointStage {
     /// Queues from this slot on are still to be taken.
     Taking { encoder: Encoder, slot: usize },
     /// All are taken; what they may reflect is not yet on stable storage.
-    Waiting { octets: Vec<u8>, end_lsn: u64 },
+    Waiting { octets: Vec<u8>, after: Batch },
     /// With the keeper.
     Writing { octets: u64 },
 }
@@ -48,7 +49,8 @@ pub(super) struct Compacting {
     number: u32,
     /// `None` when the keeper has it.
     liveness: Option<Liveness>,
-    after_lsn: u64,
+    /// Batch after which it may begin.
+    after: Batch,
 }
 
 impl<S: Storage> Store<S> {
@@ -190,10 +192,10 @@ impl<S: Storage> Store<S> {
                 }
             }
             Some(Checkpointing {
-                stage: CheckpointStage::Waiting { octets, end_lsn },
+                stage: CheckpointStage::Waiting { octets, after },
                 ..
             }) => {
-                if self.flushed_lsn >= *end_lsn || planted(Fault::CheckpointBeforeFlush) {
+                if Batch(self.flushed_batch) >= *after || planted(Fault::CheckpointBeforeFlush) {
                     let octets = std::mem::take(octets);
                     self.write_checkpoint(octets);
                 }
@@ -267,13 +269,21 @@ impl<S: Storage> Store<S> {
             encoder.queues(&queues);
         }
         if done {
+            let after = self.batch();
+            let Some(Checkpointing { stage, .. }) = &mut self.checkpointing else {
+                return;
+            };
+            let CheckpointStage::Taking { encoder, .. } = stage else {
+                return;
+            };
             let empty = Encoder::new(Seed(0), Head::default(), &[]);
             let encoder = std::mem::replace(encoder, empty);
             *stage = CheckpointStage::Waiting {
                 octets: encoder.finish(),
-                // Whatever the queues reflect has a number below the next, once this turn's
-                // settlements are written.
-                end_lsn: self.next_lsn - 1,
+                // Whatever the queues reflect is in this batch or an earlier one, now that this
+                // turn's settlements are written: records, and definitions that say that a queue
+                // is gone.
+                after,
             };
         }
     }
@@ -351,7 +361,7 @@ impl<S: Storage> Store<S> {
 
     fn next_compaction(&mut self, now: Now) {
         if let Some(compacting) = &mut self.compacting {
-            if compacting.after_lsn <= self.flushed_lsn
+            if compacting.after <= Batch(self.flushed_batch)
                 && let Some(liveness) = compacting.liveness.take()
             {
                 self.jobs.push_back(Job::Compact {
@@ -431,8 +441,9 @@ impl<S: Storage> Store<S> {
         self.compacting = Some(Compacting {
             number,
             liveness: Some(Liveness { settled, unlogged }),
-            // This turn's settlements are records already: the commit wrote them.
-            after_lsn: self.next_lsn - 1,
+            // This turn's settlements are records already: the commit wrote them. A queue that is
+            // gone is gone for good when its definition says so on the disk.
+            after: self.batch(),
         });
     }
 

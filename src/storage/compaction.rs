@@ -17,6 +17,7 @@ use super::record_codec::{HEADER_OCTETS, RecordHeader, SEGMENT_START, SegmentHea
 use super::scan::{Scope, Summary};
 use super::segment::{index_name, segment_name};
 use crate::broker::record::QueueId;
+use crate::message::Entry;
 
 /// Octets of one entry of the table: place as first written (4), place now (4).
 const TABLE_OCTETS: usize = 8;
@@ -75,28 +76,32 @@ pub(super) fn read_header<S: Storage>(
 }
 
 /// Reads the table of a compacted segment; `None` when it has none or it does not check.
+///
+/// # Errors
+/// It cannot be read, which says nothing about what it holds: places must not be taken for those
+/// of a segment without a table then.
 pub(super) fn read_table<S: Storage>(
     storage: &S,
     file: &S::File,
     header: &SegmentHeader,
-) -> Option<Table> {
+) -> io::Result<Option<Table>> {
     if header.rewritten == 0 {
-        return None;
+        return Ok(None);
     }
-    let room = storage.octets(file).ok()?.checked_sub(header.records_end)?;
     let octets = header.table_entries as usize * TABLE_OCTETS;
-    if octets as u64 > room {
-        return None;
+    let room = storage.octets(file)?.checked_sub(header.records_end);
+    if room.is_none_or(|room| octets as u64 > room) {
+        return Ok(None);
     }
     let mut table = vec![0; octets];
-    read_exact_at(storage, file, header.records_end, &mut table).ok()?;
+    read_exact_at(storage, file, header.records_end, &mut table)?;
     if crc32fast::hash(&table) != header.table_crc {
-        return None;
+        return Ok(None);
     }
-    table
+    Ok(table
         .chunks_exact(TABLE_OCTETS)
         .map(|octets| Some((u32_at(octets, 0)?, u32_at(octets, 4)?)))
-        .collect()
+        .collect())
 }
 
 /// Turns places as they are now into places as first written.
@@ -124,6 +129,13 @@ pub(super) fn index_of<S: Storage>(
     if let Some(index) = Index::read(storage, header) {
         return Ok(index);
     }
+    let summary = sum_up(storage, file, header)?;
+    let (index, written) = index::write(storage, header, summary);
+    written.map(|()| index)
+}
+
+/// Reads the records of a segment one by one; places are those as first written.
+fn sum_up<S: Storage>(storage: &S, file: &S::File, header: &SegmentHeader) -> io::Result<Summary> {
     let map = storage.map(file, &segment_name(header.number))?;
     let mut end = storage.octets(file)?;
     if header.records_end > 0 {
@@ -141,11 +153,23 @@ pub(super) fn index_of<S: Storage>(
         dense: header.rewritten == 0,
     };
     let mut summary = Summary::of(octets, scope);
-    if let Some(table) = read_table(storage, file, header) {
+    if let Some(table) = read_table(storage, file, header)? {
         to_first_places(&mut summary, &table);
     }
-    let (index, written) = index::write(storage, header, summary);
-    written.map(|()| index)
+    Ok(summary)
+}
+
+/// Entries of a queue from the records of a segment, without an index: there may be no room for
+/// one.
+pub(super) fn entries_by_scan<S: Storage>(
+    storage: &S,
+    file: &S::File,
+    header: &SegmentHeader,
+    queue: QueueId,
+) -> io::Result<Vec<Entry>> {
+    let summary = sum_up(storage, file, header)?;
+    let entries = summary.queues.get(&queue);
+    Ok(entries.into_iter().flat_map(EntryList::iter).collect())
 }
 
 /// Does `work` with the index of a segment, with one made anew when its entries do not check.
@@ -189,7 +213,7 @@ pub(super) fn compact<S: Storage>(
         let entries: io::Result<Vec<_>> = entries.collect();
         Ok((index.clone(), entries?))
     })?;
-    let before = read_table(storage, &file, &header);
+    let before = read_table(storage, &file, &header)?;
     let mut summary = Summary {
         number,
         first_lsn: index.first_lsn,
@@ -295,8 +319,14 @@ pub(super) fn compact<S: Storage>(
     chunk.extend_from_slice(&table_octets);
     write_all_at(storage, &new, written, &chunk)?;
     storage.sync(&new)?;
+    // Whatever can fail comes before the new file takes its place: from then on it is what the
+    // table belongs to.
+    let map = Arc::new(storage.map(&new, &name)?);
     storage.rename(&new_name, &name)?;
-    storage.sync_dir()?;
+    // Should the old name come back after a crash: both files hold all that is alive.
+    if let Err(error) = storage.sync_dir() {
+        log::error!("{name}: the directory cannot be synced: {error}");
+    }
 
     for entries in summary.queues.values_mut() {
         entries.retain(|entry| {
@@ -316,7 +346,7 @@ pub(super) fn compact<S: Storage>(
     }
     Ok(Some(Rewritten {
         table: Arc::new(table),
-        map: Arc::new(storage.map(&new, &name)?),
+        map,
         octets,
         records_end: next,
         times: header.rewritten,

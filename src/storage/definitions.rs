@@ -34,10 +34,10 @@ pub(super) struct DefinitionsWrite<S: Storage> {
 
 /// The file as it was written anew.
 pub(super) struct RewrittenDefinitions<S: Storage> {
-    file: S::File,
-    seed: Seed,
-    end: u64,
-    next_lsn: u64,
+    pub(super) file: S::File,
+    pub(super) seed: Seed,
+    pub(super) end: u64,
+    pub(super) next_lsn: u64,
 }
 
 /// The definitions file as the loop sees it.
@@ -47,7 +47,7 @@ pub(super) struct DefinitionsLog<S: Storage> {
     pub(super) seed: Seed,
     next_lsn: u64,
     /// Everything up to here is on stable storage.
-    pub(super) flushed_lsn: u64,
+    flushed_lsn: u64,
     /// Octets that were handed to the flusher so far.
     end: u64,
     pending: Vec<u8>,
@@ -84,6 +84,12 @@ impl<S: Storage> DefinitionsLog<S> {
         for (key, value) in &found.pairs {
             self.account(key, Some(value));
         }
+    }
+
+    /// Notes that records up to `lsn` are on stable storage. When the file was written anew
+    /// meanwhile, that holds for more already.
+    pub(super) fn flushed(&mut self, lsn: u64) {
+        self.flushed_lsn = self.flushed_lsn.max(lsn);
     }
 
     /// Number of the last record.
@@ -308,7 +314,9 @@ impl Definitions {
                 };
             }
         });
-        self.end = end.min(octets.len() as u64);
+        // The file may end in the padding of its last record: what is appended is aligned all the
+        // same.
+        self.end = end;
         let rest = octets.get(self.end as usize..).unwrap_or_default();
         self.torn_octets = if rest.iter().all(|&octet| octet == 0) {
             0
@@ -339,14 +347,17 @@ pub(super) fn outdated(end: u64, live_octets: u64) -> bool {
     end > (64 << 10) + codec::SEGMENT_START && end > 3 * live_octets
 }
 
-/// Writes the pairs as a new file in the place of the old one; its octets, and the number of the
-/// next record.
+/// Writes the pairs as a new file in the place of the old one. What cannot be undone when the
+/// second result is an error: the new file has the name, and a crash may bring the old one back.
+///
+/// # Errors
+/// The old file is still in its place.
 pub(super) fn rewrite<S: Storage>(
     storage: &S,
     seed: Seed,
     next_lsn: u64,
     pairs: &[(Vec<u8>, Vec<u8>)],
-) -> io::Result<(u64, u64)> {
+) -> io::Result<(RewrittenDefinitions<S>, io::Result<()>)> {
     let mut octets = Vec::new();
     SegmentHeader::new(0, seed, next_lsn).encode(&mut octets);
     let mut lsn = next_lsn;
@@ -378,25 +389,32 @@ pub(super) fn rewrite<S: Storage>(
     write_all_at(storage, &file, 0, &octets)?;
     storage.sync(&file)?;
     storage.rename(NEW_NAME, NAME)?;
-    storage.sync_dir()?;
-    Ok((octets.len() as u64, lsn))
+    let rewritten = RewrittenDefinitions {
+        file,
+        seed,
+        end: octets.len() as u64,
+        next_lsn: lsn,
+    };
+    Ok((rewritten, storage.sync_dir()))
+}
+
+/// Overwrites what lies behind `end` with zeros, which needs no new space. Blocks.
+pub(super) fn clear_end<S: Storage>(storage: &S, end: u64) -> io::Result<()> {
+    let file = storage.open(NAME)?;
+    let octets = storage.octets(&file)?.saturating_sub(end);
+    write_all_at(storage, &file, end, &vec![0; octets as usize])?;
+    storage.sync(&file)
 }
 
 /// Reads the file and writes it anew. Blocks.
 pub(super) fn rewrite_file<S: Storage>(
     storage: &S,
     seed: Seed,
-) -> io::Result<RewrittenDefinitions<S>> {
+) -> io::Result<(RewrittenDefinitions<S>, io::Result<()>)> {
     let found = read(storage).map_err(|error| io::Error::new(error.kind(), error.to_string()))?;
     if found.lost > 0 || found.unreadable {
         // Damage is dealt with at the next start, with the old file at hand.
         return Err(io::ErrorKind::InvalidData.into());
     }
-    let (end, next_lsn) = rewrite(storage, seed, found.next_lsn, &found.pairs)?;
-    Ok(RewrittenDefinitions {
-        file: storage.open(NAME)?,
-        seed,
-        end,
-        next_lsn,
-    })
+    rewrite(storage, seed, found.next_lsn, &found.pairs)
 }

@@ -21,6 +21,7 @@ use super::record_codec::{self as codec, RecordHeader, Seed};
 use super::scan::{Scope, Summary};
 use super::scrub::{self, Scrubbed, Stretch};
 use super::segment::{index_name, segment_name};
+use super::store::is_full;
 use super::tail::Block;
 use crate::message::Entry;
 
@@ -45,42 +46,53 @@ pub struct FlushJob<S: Storage> {
 impl<S: Storage> FlushJob<S> {
     /// Writes and syncs the batch. Blocks.
     pub fn run(self, storage: &S) -> Answer<S> {
-        let result = if planted(Fault::DefinitionsLast) {
-            self.write_records(storage)
-                .and_then(|()| self.write_definitions(storage))
-        } else {
-            // Definitions first: no record may be on disk whose queue is not.
-            self.write_definitions(storage)
-                .and_then(|()| self.write_records(storage))
+        if planted(Fault::DefinitionsLast) {
+            let result = self.write_records(storage);
+            let failed =
+                |error: io::Error| StorageError::new("cannot write", definitions::NAME, &error);
+            let result = result.and_then(|()| self.write_definitions(storage).map_err(failed));
+            return self.answer(result);
+        }
+        // Definitions first: no record may be on disk whose queue is not.
+        let result = match self.write_definitions(storage) {
+            Ok(()) => self.write_records(storage),
+            // Their file grows, so this is new space: nothing of the batch counts yet, and all
+            // of it can be written again, over what there was room for.
+            Err(error) if is_full(&error) => return Answer(AnswerKind::NoRoom { job: self }),
+            Err(error) => Err(StorageError::new("cannot write", definitions::NAME, &error)),
         };
+        self.answer(result)
+    }
+
+    fn answer(self, result: Result<(), StorageError>) -> Answer<S> {
         let batch = self.batch;
         // Blocks go back into use when the answer arrives: nobody else may hold them then.
         drop(self);
         Answer(AnswerKind::Flushed { batch, result })
     }
 
-    fn write_definitions(&self, storage: &S) -> Result<(), StorageError> {
+    fn write_definitions(&self, storage: &S) -> io::Result<()> {
         let Some(write) = &self.definitions else {
             return Ok(());
         };
-        let failed =
-            |error: io::Error| StorageError::new("cannot write", definitions::NAME, &error);
-        let created = write.file.get().is_none();
-        if created {
-            let file = storage.create(definitions::NAME, 0).map_err(failed)?;
-            // Only the flusher sets it, and it runs one job at a time.
-            let _ = write.file.set(file);
+        let is_synced = self.sync && !planted(Fault::SkipSync);
+        if let Some(file) = write.file.get() {
+            write_all_at(storage, file, write.offset, &write.octets)?;
+            return if is_synced {
+                storage.sync(file)
+            } else {
+                Ok(())
+            };
         }
-        let Some(file) = write.file.get() else {
-            return Ok(());
-        };
-        write_all_at(storage, file, write.offset, &write.octets).map_err(failed)?;
-        if self.sync && !planted(Fault::SkipSync) {
-            storage.sync(file).map_err(failed)?;
-            if created {
-                storage.sync_dir().map_err(failed)?;
-            }
+        let file = storage.create(definitions::NAME, 0)?;
+        write_all_at(storage, &file, write.offset, &write.octets)?;
+        if is_synced {
+            storage.sync(&file)?;
+            storage.sync_dir()?;
         }
+        // Only the flusher sets it, and it runs one job at a time. Before this moment another try
+        // makes the file anew.
+        let _ = write.file.set(file);
         Ok(())
     }
 
@@ -218,6 +230,10 @@ pub(super) enum AnswerKind<S: Storage> {
         batch: u64,
         result: Result<(), StorageError>,
     },
+    /// There was no room for the definitions of a batch, of which nothing counts yet.
+    NoRoom {
+        job: FlushJob<S>,
+    },
     Prepared {
         number: u32,
         result: io::Result<PreparedFile<S>>,
@@ -247,7 +263,8 @@ pub(super) enum AnswerKind<S: Storage> {
         number: u32,
         result: io::Result<Vec<String>>,
     },
-    DefinitionsRewritten(io::Result<RewrittenDefinitions<S>>),
+    /// The second result is that of syncing the name.
+    DefinitionsRewritten(io::Result<(RewrittenDefinitions<S>, io::Result<()>)>),
     LargeWritten {
         write: LargeWrite<S>,
         result: io::Result<()>,
@@ -274,6 +291,7 @@ impl<S: Storage> std::fmt::Debug for AnswerKind<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             AnswerKind::Flushed { batch, result } => write!(f, "Flushed({batch}, {result:?})"),
+            AnswerKind::NoRoom { job } => write!(f, "NoRoom({})", job.batch),
             AnswerKind::Prepared { number, result } => {
                 write!(f, "Prepared({number}, {result:?})")
             }
@@ -603,9 +621,17 @@ fn read_part<S: Storage>(storage: &S, part: IndexPart) -> io::Result<Vec<Entry>>
         last,
         ..
     } = part;
-    compaction::with_index(storage, &file, &header, |index| {
+    let found = compaction::with_index(storage, &file, &header, |index| {
         index.entries(storage, segment, queue, first, last)
-    })
+    });
+    match found {
+        Err(error) if is_full(&error) => {
+            let mut entries = compaction::entries_by_scan(storage, &file, &header, queue)?;
+            entries.retain(wanted);
+            Ok(entries)
+        }
+        other => other,
+    }
 }
 
 /// Writes the index of a segment; lines about damage that was seen.

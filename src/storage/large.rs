@@ -15,6 +15,7 @@ use super::StorageError;
 use super::files::{Storage, read_exact_at, write_all_at};
 use super::jobs::Job;
 use super::store::{Event, Store, is_full};
+use crate::broker::Batch;
 use crate::broker::record::QueueId;
 use crate::message::{Body, LargeBody, Message, MessageRef};
 
@@ -26,6 +27,8 @@ const WRITE_OCTETS: usize = 4 * CHUNK_OCTETS;
 const BEHIND_OCTETS: usize = 2 << 20;
 /// A durable body is synced every so many octets, so that the last sync is short.
 const SYNC_EVERY_OCTETS: u64 = 8 << 20;
+/// A batch that is not known yet.
+const LATER: Batch = Batch(u64::MAX);
 /// Octets of stretches that were read and not yet taken.
 const STRETCHES_OCTETS_MAX: usize = 32 << 20;
 
@@ -169,6 +172,8 @@ pub(super) struct LargeWrite<S: Storage> {
     pub(super) sync: bool,
     /// The last one of its body.
     pub(super) last: bool,
+    /// There was no room for it before.
+    pub(super) is_retried: bool,
 }
 
 /// All large bodies.
@@ -179,9 +184,11 @@ pub(super) struct Larges<S: Storage> {
     pub(super) next: u64,
     /// Bodies whose record is in the log and that are not complete: the flusher waits for them.
     incomplete_records: u32,
-    /// Names to be removed once the log is flushed up to a number.
-    gone: VecDeque<(u64, String)>,
+    /// Names to be removed once a batch is flushed, the one that says that they are not needed.
+    gone: VecDeque<(Batch, String)>,
     retry: Vec<LargeWrite<S>>,
+    /// Of these those that were handed to the keeper again and not answered for.
+    retried: u32,
     /// Stretches that were read, oldest first: file, offset, octets asked for.
     stretches: VecDeque<Stretch>,
     stretches_octets: usize,
@@ -205,6 +212,7 @@ impl<S: Storage> Larges<S> {
             incomplete_records: 0,
             gone: VecDeque::new(),
             retry: Vec::new(),
+            retried: 0,
             stretches: VecDeque::new(),
             stretches_octets: 0,
         }
@@ -213,6 +221,11 @@ impl<S: Storage> Larges<S> {
     /// Whether a batch may go to the flusher.
     pub(super) fn records_are_complete(&self) -> bool {
         self.incomplete_records == 0
+    }
+
+    /// Whether something is not written yet for which there was no room.
+    pub(super) fn waits_for_space(&self) -> bool {
+        self.retried > 0 || !self.retry.is_empty()
     }
 
     /// Whether any record names a large body.
@@ -276,6 +289,7 @@ impl<S: Storage> Large<S> {
             octets,
             sync,
             last: end,
+            is_retried: false,
         }));
     }
 }
@@ -443,6 +457,7 @@ impl<S: Storage> Store<S> {
     /// The keeper has written a part of a body, or could not.
     pub(super) fn large_written(&mut self, write: LargeWrite<S>, result: io::Result<()>) {
         let file = write.handle.0.body.file;
+        self.larges.retried -= u32::from(write.is_retried);
         match result {
             Ok(()) => {}
             Err(error) if is_full(&error) => {
@@ -474,8 +489,11 @@ impl<S: Storage> Store<S> {
 
     /// Tries writes again that found no room.
     pub(super) fn retry_large(&mut self) {
-        let writes = self.larges.retry.drain(..);
-        self.jobs.extend(writes.map(Job::LargeWrite));
+        for mut write in self.larges.retry.drain(..) {
+            write.is_retried = true;
+            self.larges.retried += 1;
+            self.jobs.push_back(Job::LargeWrite(write));
+        }
     }
 
     /// The checksum that stands in the record of a message: that of its body's table.
@@ -576,23 +594,24 @@ impl<S: Storage> Store<S> {
             }
         }
         if large.handle.0.named {
-            // The record may come back as long as its settlement is not on stable storage; the
-            // commit of this turn tells which number that has.
-            self.larges.gone.push_back((u64::MAX, body_name(file)));
+            // The record may come back as long as its settlement, or that its queue is gone, is
+            // not on stable storage; the commit of this turn tells which batch that is.
+            self.larges.gone.push_back((LATER, body_name(file)));
         }
     }
 
     /// Removes the files of bodies whose settlement is on stable storage.
     pub(super) fn remove_large(&mut self) {
         let mut names = Vec::new();
-        for (lsn, _) in self.larges.gone.iter_mut().rev() {
-            if *lsn != u64::MAX {
+        let open = self.batch();
+        for (batch, _) in self.larges.gone.iter_mut().rev() {
+            if *batch != LATER {
                 break;
             }
-            *lsn = self.next_lsn - 1;
+            *batch = open;
         }
-        while let Some((lsn, _)) = self.larges.gone.front()
-            && *lsn <= self.flushed_lsn
+        while let Some((batch, _)) = self.larges.gone.front()
+            && *batch <= self.flushed()
             && let Some((_, name)) = self.larges.gone.pop_front()
         {
             names.push(name);

@@ -27,6 +27,25 @@ pub enum DiskFault {
     Eintr,
 }
 
+/// A call that met a fault or a full disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hit {
+    /// What it met.
+    pub fault: DiskFault,
+    /// The function of [`Storage`] or [`Map`].
+    pub call: &'static str,
+    /// The file; empty when it has no name or the call is about none.
+    pub name: String,
+}
+
+/// What a call is about.
+#[derive(Clone, Copy)]
+enum Of<'a> {
+    Nothing,
+    Name(&'a str),
+    File(&'a MemoryFile),
+}
+
 /// A directory in memory. Clones share it.
 #[derive(Clone, Debug)]
 pub struct MemoryStorage {
@@ -72,6 +91,7 @@ struct Disk {
     calls: u64,
     fault: Option<(u64, DiskFault)>,
     faults_hit: u64,
+    hits: Vec<Hit>,
     free_octets: Option<u64>,
 }
 
@@ -139,20 +159,35 @@ impl Inode {
 
 impl Disk {
     /// Counts a call; the fault that it meets, if any.
-    fn call(&mut self) -> Option<DiskFault> {
+    fn call(&mut self, call: &'static str, of: Of<'_>) -> Option<DiskFault> {
         self.calls += 1;
         match self.fault {
             Some((at, fault)) if at == self.calls => {
                 self.faults_hit += 1;
+                self.note_hit(fault, call, of);
                 Some(fault)
             }
             _ => None,
         }
     }
 
-    fn take_space(&mut self, octets: u64) -> io::Result<()> {
+    fn note_hit(&mut self, fault: DiskFault, call: &'static str, of: Of<'_>) {
+        let name = match of {
+            Of::Nothing => String::new(),
+            Of::Name(name) => name.to_owned(),
+            Of::File(file) => {
+                let mut names = self.names.iter();
+                let found = names.find(|(_, inode)| Arc::ptr_eq(inode, &file.inode));
+                found.map_or_else(String::new, |(name, _)| name.clone())
+            }
+        };
+        self.hits.push(Hit { fault, call, name });
+    }
+
+    fn take_space(&mut self, octets: u64, call: &'static str, of: Of<'_>) -> io::Result<()> {
         if let Some(free) = &mut self.free_octets {
             if *free < octets {
+                self.note_hit(DiskFault::Enospc, call, of);
                 return Err(io::ErrorKind::StorageFull.into());
             }
             *free -= octets;
@@ -282,9 +317,14 @@ impl MemoryStorage {
         locked(&self.disk).calls
     }
 
-    /// How many calls met a fault.
+    /// How many calls met the fault that was [set](Self::fail).
     pub fn faults_hit(&self) -> u64 {
         locked(&self.disk).faults_hit
+    }
+
+    /// The calls that met a fault or a full disk since this was asked last.
+    pub fn take_hits(&self) -> Vec<Hit> {
+        std::mem::take(&mut locked(&self.disk).hits)
     }
 
     /// Sets how many octets new files may still take; `None` for no end.
@@ -339,9 +379,9 @@ impl Storage for MemoryStorage {
 
     fn create(&self, name: &str, octets: u64) -> io::Result<MemoryFile> {
         let mut disk = locked(&self.disk);
-        let fault = disk.call();
+        let fault = disk.call("create", Of::Name(name));
         whole(fault)?;
-        disk.take_space(octets)?;
+        disk.take_space(octets, "create", Of::Name(name))?;
         let inode = Arc::new(Mutex::new(Inode {
             octets: vec![0; octets as usize],
             unsynced: BTreeMap::new(),
@@ -355,7 +395,7 @@ impl Storage for MemoryStorage {
     }
 
     fn create_unlinked(&self) -> io::Result<MemoryFile> {
-        let fault = locked(&self.disk).call();
+        let fault = locked(&self.disk).call("create_unlinked", Of::Nothing);
         whole(fault)?;
         Ok(MemoryFile {
             inode: Arc::default(),
@@ -364,7 +404,7 @@ impl Storage for MemoryStorage {
 
     fn open(&self, name: &str) -> io::Result<MemoryFile> {
         let mut disk = locked(&self.disk);
-        let fault = disk.call();
+        let fault = disk.call("open", Of::Name(name));
         whole(fault)?;
         let inode = disk.names.get(name).ok_or(io::ErrorKind::NotFound)?;
         Ok(MemoryFile {
@@ -373,13 +413,13 @@ impl Storage for MemoryStorage {
     }
 
     fn octets(&self, file: &MemoryFile) -> io::Result<u64> {
-        let fault = locked(&self.disk).call();
+        let fault = locked(&self.disk).call("octets", Of::File(file));
         whole(fault)?;
         Ok(locked(&file.inode).octets.len() as u64)
     }
 
     fn read_at(&self, file: &MemoryFile, offset: u64, into: &mut [u8]) -> io::Result<usize> {
-        let fault = locked(&self.disk).call();
+        let fault = locked(&self.disk).call("read_at", Of::File(file));
         let inode = locked(&file.inode);
         let start = (offset as usize).min(inode.octets.len());
         let length = into.len().min(inode.octets.len() - start);
@@ -390,17 +430,18 @@ impl Storage for MemoryStorage {
 
     fn write_at(&self, file: &MemoryFile, offset: u64, octets: &[u8]) -> io::Result<usize> {
         let mut disk = locked(&self.disk);
-        let fault = disk.call();
+        let fault = disk.call("write_at", Of::File(file));
         let length = part(fault, octets.len())?;
-        let mut inode = locked(&file.inode);
         let end = offset as usize + length;
-        disk.take_space(end.saturating_sub(inode.octets.len()) as u64)?;
+        let grown = end.saturating_sub(locked(&file.inode).octets.len());
+        disk.take_space(grown as u64, "write_at", Of::File(file))?;
+        let mut inode = locked(&file.inode);
         inode.write(offset as usize, &octets[..length]);
         Ok(length)
     }
 
     fn sync(&self, file: &MemoryFile) -> io::Result<()> {
-        let fault = locked(&self.disk).call();
+        let fault = locked(&self.disk).call("sync", Of::File(file));
         whole(fault)?;
         let mut inode = locked(&file.inode);
         inode.unsynced.clear();
@@ -410,7 +451,7 @@ impl Storage for MemoryStorage {
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut disk = locked(&self.disk);
-        let fault = disk.call();
+        let fault = disk.call("rename", Of::Name(to));
         whole(fault)?;
         if !disk.names.contains_key(from) {
             return Err(io::ErrorKind::NotFound.into());
@@ -424,7 +465,7 @@ impl Storage for MemoryStorage {
 
     fn remove(&self, name: &str) -> io::Result<()> {
         let mut disk = locked(&self.disk);
-        let fault = disk.call();
+        let fault = disk.call("remove", Of::Name(name));
         whole(fault)?;
         let Some(inode) = disk.names.get(name).map(Arc::clone) else {
             return Err(io::ErrorKind::NotFound.into());
@@ -436,7 +477,7 @@ impl Storage for MemoryStorage {
 
     fn list(&self) -> io::Result<Vec<(String, u64)>> {
         let mut disk = locked(&self.disk);
-        let fault = disk.call();
+        let fault = disk.call("list", Of::Nothing);
         whole(fault)?;
         let octets = |inode: &Mutex<Inode>| locked(inode).octets.len() as u64;
         let names = disk.names.iter();
@@ -447,7 +488,7 @@ impl Storage for MemoryStorage {
 
     fn sync_dir(&self) -> io::Result<()> {
         let mut disk = locked(&self.disk);
-        let fault = disk.call();
+        let fault = disk.call("sync_dir", Of::Nothing);
         whole(fault)?;
         disk.synced_names = disk.names.clone();
         disk.changes.clear();
@@ -456,13 +497,13 @@ impl Storage for MemoryStorage {
 
     fn free_octets(&self) -> io::Result<u64> {
         let mut disk = locked(&self.disk);
-        let fault = disk.call();
+        let fault = disk.call("free_octets", Of::Nothing);
         whole(fault)?;
         Ok(disk.free_octets.unwrap_or(1 << 40))
     }
 
     fn map(&self, file: &MemoryFile, _name: &str) -> io::Result<MemoryMap> {
-        let fault = locked(&self.disk).call();
+        let fault = locked(&self.disk).call("map", Of::File(file));
         whole(fault)?;
         Ok(MemoryMap {
             octets: locked(&file.inode).octets.len() as u64,
@@ -486,7 +527,7 @@ impl Map for MemoryMap {
     }
 
     fn populate(&self, _range: Range<u64>) -> io::Result<()> {
-        let fault = locked(&self.disk).call();
+        let fault = locked(&self.disk).call("populate", Of::File(&self.file));
         whole(fault)
     }
 }

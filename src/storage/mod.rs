@@ -48,7 +48,7 @@ pub use helpers::HelperThreads;
 pub use jobs::{Answer, FlushJob, Helpers, KeeperJob};
 pub use large::{LargeHandle, LargeRead};
 pub use map::FileMap;
-pub use memory::{DiskFault, MemoryFile, MemoryMap, MemoryStorage};
+pub use memory::{DiskFault, Hit, MemoryFile, MemoryMap, MemoryStorage};
 pub use pages::PAGE_ENTRIES_MAX;
 pub use ranges::RangeSet;
 pub use reading::Read;

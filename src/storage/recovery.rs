@@ -27,7 +27,7 @@ use std::sync::Arc;
 
 use super::StorageError;
 use super::checkpoint::{self, Checkpoint, Found};
-use super::compaction;
+use super::compaction::{self, Table};
 use super::definitions::{self, NAME as DEFINITIONS_NAME};
 use super::files::{Map, Storage, read_exact_at, read_up_to_at, write_all_at};
 use super::index::{self, Index};
@@ -43,7 +43,7 @@ use super::record_codec::{
 use super::scan::{Problem, Scope, Summary};
 use super::scrub::Scrub;
 use super::segment::{Segment, Stage, number_in, segment_name};
-use super::store::{Store, StoreConfig};
+use super::store::{Store, StoreConfig, is_full};
 use crate::broker::queue::Weight;
 use crate::broker::ready::ParkedPage;
 use crate::broker::record::QueueId;
@@ -91,6 +91,9 @@ pub struct RecoveredQueue {
 struct FoundSegment<S: Storage> {
     header: SegmentHeader,
     file_octets: u64,
+    /// Of a rewritten segment, unless it is damaged. Read once: all that looks at places must
+    /// agree on whether there is one.
+    table: Option<Table>,
     content: Content<S>,
 }
 
@@ -205,10 +208,19 @@ impl<S: Storage> Opening<'_, S> {
             let seed = Seed(store.next_random());
             let failed =
                 |error: io::Error| StorageError::new("cannot write", DEFINITIONS_NAME, &error);
-            let (end, next_lsn) =
-                definitions::rewrite(self.storage, seed, found.next_lsn, &found.pairs)
-                    .map_err(failed)?;
-            (found.seed, found.end, found.next_lsn) = (seed, end, next_lsn);
+            match definitions::rewrite(self.storage, seed, found.next_lsn, &found.pairs) {
+                Ok((rewritten, synced)) => {
+                    synced.map_err(failed)?;
+                    (found.seed, found.end) = (rewritten.seed, rewritten.end);
+                    found.next_lsn = rewritten.next_lsn;
+                }
+                // A full disk is no reason not to start. What was cut off must not be read again
+                // when new records lie before it.
+                Err(error) if is_full(&error) && !found.unreadable => {
+                    definitions::clear_end(self.storage, found.end).map_err(failed)?;
+                }
+                Err(error) => return Err(failed(error)),
+            }
         }
         if found.end > 0 {
             let file = self
@@ -292,8 +304,9 @@ impl<S: Storage> Opening<'_, S> {
             }
             // Without its table nobody can tell where the places of an index lie now. What is read
             // record by record gets the places of today, and so does the index that is made of it.
-            let table_is_lost = header.rewritten > 0
-                && compaction::read_table(self.storage, &file, &header).is_none();
+            let table = compaction::read_table(self.storage, &file, &header);
+            let table = table.map_err(unreadable(&name))?;
+            let table_is_lost = header.rewritten > 0 && table.is_none();
             if table_is_lost {
                 self.report(format!(
                     "{name}: its table is damaged; its records were read one by one"
@@ -302,11 +315,12 @@ impl<S: Storage> Opening<'_, S> {
             let index = Index::read(self.storage, &header).filter(|_| !table_is_lost);
             let content = match index {
                 Some(index) => Content::Indexed(index),
-                None => self.scan(&file, &header, u64::MAX)?,
+                None => self.scan(&file, &header, table.as_ref(), u64::MAX)?,
             };
             let found = FoundSegment {
                 header,
                 file_octets,
+                table,
                 content,
             };
             self.segments.insert(number, found);
@@ -339,6 +353,7 @@ impl<S: Storage> Opening<'_, S> {
         &mut self,
         file: &S::File,
         header: &SegmentHeader,
+        table: Option<&Table>,
         limit_lsn: u64,
     ) -> Result<Content<S>, StorageError> {
         let name = segment_name(header.number);
@@ -366,8 +381,8 @@ impl<S: Storage> Opening<'_, S> {
                 dense: header.rewritten == 0,
             },
         );
-        if let Some(table) = compaction::read_table(self.storage, file, header) {
-            compaction::to_first_places(&mut summary, &table);
+        if let Some(table) = table {
+            compaction::to_first_places(&mut summary, table);
         }
         Ok(Content::Scanned(summary, map))
     }
@@ -507,13 +522,13 @@ impl<S: Storage> Opening<'_, S> {
             .map(|(&number, _)| number)
             .collect();
         for number in beyond {
-            let header = self.segments[&number].header;
+            let Some(mut found) = self.segments.remove(&number) else {
+                continue;
+            };
             let name = segment_name(number);
             let file = self.storage.open(&name).map_err(unreadable(&name))?;
-            let content = self.scan(&file, &header, end_lsn)?;
-            if let Some(found) = self.segments.get_mut(&number) {
-                found.content = content;
-            }
+            found.content = self.scan(&file, &found.header, found.table.as_ref(), end_lsn)?;
+            self.segments.insert(number, found);
         }
         Ok(())
     }
@@ -591,13 +606,21 @@ impl<S: Storage> Opening<'_, S> {
                 }
                 Content::Scanned(summary, map) => {
                     let (index, written) = index::write(self.storage, &found.header, summary);
-                    written.map_err(|error| {
-                        StorageError::new(
-                            "cannot write the index of",
-                            &segment_name(number),
-                            &error,
-                        )
-                    })?;
+                    match written {
+                        Ok(()) => {}
+                        // It can be made again from its segment whenever it is wanted.
+                        Err(error) if is_full(&error) => {
+                            log::debug!("no index for {}: {error}", segment_name(number));
+                        }
+                        Err(error) => {
+                            let name = segment_name(number);
+                            return Err(StorageError::new(
+                                "cannot write the index of",
+                                &name,
+                                &error,
+                            ));
+                        }
+                    }
                     (index, Some(map))
                 }
             };
@@ -611,12 +634,7 @@ impl<S: Storage> Opening<'_, S> {
             segment.used = index.records_end;
             segment.last_lsn = index.last_lsn;
             segment.rewritten = found.header.rewritten;
-            if found.header.rewritten > 0 {
-                let name = segment_name(number);
-                let file = self.storage.open(&name).map_err(unreadable(&name))?;
-                segment.table =
-                    compaction::read_table(self.storage, &file, &found.header).map(Arc::new);
-            }
+            segment.table = found.table.map(Arc::new);
             if let Some(map) = map {
                 segment.warmth.warm(0, segment.used.max(1), store.now_s());
                 segment.map = Some(Arc::new(map));

@@ -1,6 +1,6 @@
 //! The store as the loop drives it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 
@@ -152,7 +152,13 @@ pub struct Store<S: Storage> {
     /// Files made ahead, by segment.
     pub(super) prepared: HashMap<u32, PreparedFile<S>>,
     /// What was asked for and is not there yet, by segment: octets.
-    preparing: HashMap<u32, u64>,
+    preparing: BTreeMap<u32, u64>,
+    /// Of these those for which there was no room when they were last asked for.
+    refused: BTreeSet<u32>,
+    /// A batch for whose definitions there was no room.
+    refused_flush: Option<FlushJob<S>>,
+    /// The batch that is in flight is such a one, be it with the flusher again.
+    is_flush_refused: bool,
     /// No file was asked for from this number on.
     next_unprepared: u32,
     /// Names of dead segments that may be used again.
@@ -173,7 +179,7 @@ pub struct Store<S: Storage> {
     pub(super) definitions: DefinitionsLog<S>,
 
     open_batch: u64,
-    flushed_batch: u64,
+    pub(super) flushed_batch: u64,
     in_flight: Option<InFlight>,
     /// Segments that are full and not yet all on disk, ascending.
     sealed: VecDeque<u32>,
@@ -277,7 +283,10 @@ impl<S: Storage> Store<S> {
             next_number: 1,
             segment_octets: config.segment_octets_min,
             prepared: HashMap::new(),
-            preparing: HashMap::new(),
+            preparing: BTreeMap::new(),
+            refused: BTreeSet::new(),
+            refused_flush: None,
+            is_flush_refused: false,
             next_unprepared: 0,
             recyclable: Vec::new(),
             retry_at: None,
@@ -682,6 +691,9 @@ impl<S: Storage> Store<S> {
         if self.retry_at.is_some_and(|retry| retry.is_due(now)) {
             self.retry_at = None;
             self.retry();
+            if let Some(job) = self.refused_flush.take() {
+                helpers.flush(job);
+            }
         }
         if self.free_space_at.is_due(now) {
             self.free_space_at = now.after_us(FREE_SPACE_US);
@@ -783,9 +795,10 @@ impl<S: Storage> Store<S> {
 
     /// Tries again what failed for lack of space.
     fn retry(&mut self) {
-        let wanted: Vec<_> = self.preparing.drain().collect();
-        for (number, octets) in wanted {
-            self.prepare(number, octets);
+        for number in self.refused.clone() {
+            if let Some(octets) = self.preparing.remove(&number) {
+                self.prepare(number, octets);
+            }
         }
         while let Some(spill) = self.arena.retry_spill() {
             self.spill(spill);
@@ -807,23 +820,61 @@ impl<S: Storage> Store<S> {
         }
     }
 
-    fn definitions_rewritten(&mut self, result: io::Result<RewrittenDefinitions<S>>) {
-        if let Err(error) = &result {
-            // The old file is in its place and goes on.
-            self.retry_at = Some(self.now.after_us(RETRY_US));
-            if !is_full(error) {
-                let line = format!("cannot write the definitions anew: {error}");
-                self.events.push_back(Event::Damage(line));
+    fn definitions_rewritten(
+        &mut self,
+        result: io::Result<(RewrittenDefinitions<S>, io::Result<()>)>,
+    ) {
+        let rewritten = match result {
+            Ok((rewritten, Ok(()))) => Some(rewritten),
+            Ok((_, Err(error))) => {
+                // What is appended to the new file is lost if a crash brings the old one back.
+                self.fail(StorageError::new(
+                    "cannot sync",
+                    "the data directory",
+                    &error,
+                ));
+                return;
             }
-        }
-        self.definitions.end_rewriting(result.ok());
+            Err(error) => {
+                // The old file is in its place and goes on.
+                self.retry_at = Some(self.now.after_us(RETRY_US));
+                if !is_full(&error) {
+                    let line = format!("cannot write the definitions anew: {error}");
+                    self.events.push_back(Event::Damage(line));
+                }
+                None
+            }
+        };
+        self.definitions.end_rewriting(rewritten);
     }
 
     /// Takes the answer of a helper.
     pub fn answer(&mut self, now: Now, answer: Answer<S>) {
         self.now = now;
-        match answer.0 {
+        self.take_answer(answer.0);
+        if self.disk_full && !self.waits_for_space() {
+            self.disk_full = false;
+            self.tell_alarm();
+        }
+    }
+
+    /// Whether something is not written yet for which there was no room.
+    fn waits_for_space(&self) -> bool {
+        !self.refused.is_empty()
+            || self.is_flush_refused
+            || self.arena.waits()
+            || self.pages.unwritten_pages() > 0
+            || self.larges.waits_for_space()
+    }
+
+    fn take_answer(&mut self, answer: AnswerKind<S>) {
+        match answer {
             AnswerKind::Flushed { batch, result } => self.batch_flushed(batch, result),
+            AnswerKind::NoRoom { job } => {
+                self.is_flush_refused = true;
+                self.refused_flush = Some(job);
+                self.no_room();
+            }
             AnswerKind::Prepared { number, result } => self.segment_prepared(number, result),
             AnswerKind::Populated {
                 target,
@@ -873,6 +924,7 @@ impl<S: Storage> Store<S> {
             return;
         };
         debug_assert_eq!(in_flight.batch, batch);
+        self.is_flush_refused = false;
         if let Err(error) = result {
             self.fail(error);
             return;
@@ -884,7 +936,7 @@ impl<S: Storage> Store<S> {
             }
         });
         self.flushed_lsn = in_flight.last_lsn;
-        self.definitions.flushed_lsn = in_flight.definitions_lsn;
+        self.definitions.flushed(in_flight.definitions_lsn);
         self.rewrite_definitions();
         self.counters.flushes += 1;
         self.counters.flushed_octets += in_flight.octets as u64;
@@ -912,6 +964,7 @@ impl<S: Storage> Store<S> {
     fn segment_prepared(&mut self, number: u32, result: io::Result<PreparedFile<S>>) {
         match result {
             Ok(prepared) => {
+                self.refused.remove(&number);
                 let wanted = self.preparing.remove(&number);
                 self.segments.set_octets(number, prepared.octets);
                 if let Some(segment) = self.segments.get_mut(number) {
@@ -931,16 +984,13 @@ impl<S: Storage> Store<S> {
                 } else {
                     self.prepared.insert(number, prepared);
                 }
-                if self.preparing.is_empty() {
-                    self.disk_full = false;
-                    self.tell_alarm();
-                }
             }
             Err(error) if is_full(&error) => {
-                self.disk_full = true;
-                self.retry_at = Some(self.now.after_us(RETRY_US));
-                self.tell_alarm();
+                self.refused.insert(number);
+                self.no_room();
             }
+            // The zeros of new space could not be written or synced. Nothing that counts is lost,
+            // but the disk fails, and the next segment would lie on it.
             Err(error) => {
                 self.fail(StorageError::new(
                     "cannot prepare",
@@ -999,14 +1049,20 @@ impl<S: Storage> Store<S> {
     pub(super) fn space_result(&mut self, result: &io::Result<()>) {
         if let Err(error) = result {
             if is_full(error) {
-                self.disk_full = true;
-                self.tell_alarm();
+                self.no_room();
             } else {
                 let line = format!("cannot write a spill file: {error}");
                 self.events.push_back(Event::Damage(line));
+                self.retry_at = Some(self.now.after_us(RETRY_US));
             }
-            self.retry_at = Some(self.now.after_us(RETRY_US));
         }
+    }
+
+    /// New space could not be had: publishers pause, and it is tried again.
+    fn no_room(&mut self) {
+        self.disk_full = true;
+        self.retry_at = Some(self.now.after_us(RETRY_US));
+        self.tell_alarm();
     }
 
     fn tell_alarm(&mut self) {

@@ -1384,8 +1384,6 @@ impl Model {
             settled: Vec::new(),
             evidence: (false, false),
         };
-        let is_logged = !transaction.settlements.is_empty()
-            || transaction.publishes.iter().any(|it| it.persistent);
         for publication in &transaction.publishes {
             let exchange = self.topology.exchanges.get(&publication.exchange);
             if exchange.is_none_or(|it| it.internal) {
@@ -1409,10 +1407,13 @@ impl Model {
             }
             self.settled(key, number, outstanding, *settlement);
         }
-        if group.added.len() + group.settled.len() > 1 {
+        // Nothing else of it surely went to the log, and without that the answer may stand for an
+        // earlier batch.
+        let logged = group.added.len() + group.settled.len();
+        if logged > 1 {
             self.groups.push(group);
         }
-        let after = is_logged.then_some(turn);
+        let after = (logged > 0).then_some(turn);
         self.channel(key, number)
             .expect(Expected::Method("tx.commit-ok", after));
         Ok(())
@@ -1469,17 +1470,26 @@ impl Model {
             .get_mut(&uid)
             .expect("a queue that was just declared");
         let before = std::mem::replace(&mut queue.name, name.to_owned());
-        if let Some(it) = self.topology.queues.remove(&before) {
+        if self.topology.queues.contains_key(&before) {
             assert!(name.starts_with("amq.gen-"), "a generated name: {name}");
             assert!(
                 !self.topology.queues.contains_key(name),
                 "'{name}' was given out twice"
             );
-            self.topology.queues.insert(name.to_owned(), it);
         }
+        self.rename(&before, name);
         let channel = self.channel(key, number);
         if channel.last_queue.as_ref() == Some(&before) {
             channel.last_queue = Some(name.to_owned());
+        }
+    }
+
+    fn rename(&mut self, before: &str, name: &str) {
+        self.topology.rename_queue(before, name);
+        for (_, topology) in &mut self.history {
+            if topology.queues.contains_key(before) {
+                Rc::make_mut(topology).rename_queue(before, name);
+            }
         }
     }
 
@@ -1755,6 +1765,10 @@ impl Model {
     /// The server has started again with this durable topology, whose queues bear the uids that
     /// [`Queue::log_id`] tells.
     pub(crate) fn restarted(&mut self, found: &Topology) {
+        // Names that were chosen and never told.
+        for (name, it) in &found.queues {
+            self.rename(&format!("?{}", it.uid), name);
+        }
         let at = self.history.iter().rposition(|(_, it)| **it == *found);
         let Some(at) = at else {
             let differences = self.history.iter().map(|(turn, it)| {
@@ -1873,7 +1887,10 @@ impl Model {
                     "{at} waits for {:?} to be cancelled",
                     channel.cancelled
                 );
-                if let Mode::Confirm { waiting, .. } = &channel.mode {
+                // A channel that was closed gets no more of them.
+                if let Mode::Confirm { waiting, .. } = &channel.mode
+                    && !channel.is_closing
+                {
                     assert!(
                         waiting.is_empty(),
                         "{at} waits for {} confirms",
@@ -1915,6 +1932,13 @@ impl Model {
             .filter(|it| it.required || !it.maybe)
             .count();
         (sure as u64, entries.len() as u64)
+    }
+
+    /// Numbers of the messages that a queue must hold.
+    pub(crate) fn sure(&self, uid: Uid) -> Vec<u64> {
+        let entries = self.queues[&uid].entries.values();
+        let sure = entries.filter(|it| it.required || !it.maybe);
+        sure.map(|it| it.message).collect()
     }
 
     /// Whether it is not known of some message of the queue whether it is there.

@@ -178,8 +178,8 @@ impl Model {
                     | Expected::Declared(.., Some(_))
                     | Expected::Count(_, _, Some(_)),
                 ) if name == "channel.close" => {}
-                Some(Expected::Close(_)) if name != "channel.close" => {
-                    panic!("{method}, where a channel.close must come")
+                Some(Expected::Close(code)) if name != "channel.close" => {
+                    panic!("{method}, where a channel.close with {code} must come")
                 }
                 // What waited behind such an answer goes with it.
                 Some(other) if name == "channel.close" && !matches!(other, Expected::Close(_)) => {}

@@ -145,6 +145,29 @@ impl Topology {
         }
     }
 
+    /// Gives a queue the name that the server has chosen for it.
+    pub(crate) fn rename_queue(&mut self, before: &str, name: &str) {
+        let Some(it) = self.queues.remove(before) else {
+            return;
+        };
+        self.queues.insert(name.to_owned(), it);
+        let (old, new) = (before.to_owned(), name.to_owned());
+        let old = Destination::Queue(old);
+        let bindings = std::mem::take(&mut self.bindings).into_iter();
+        self.bindings = bindings
+            .map(|mut binding| {
+                if binding.destination == old {
+                    binding.destination = Destination::Queue(new.clone());
+                    // The key that stands for the name of the queue.
+                    if binding.key == before {
+                        binding.key.clone_from(&new);
+                    }
+                }
+                binding
+            })
+            .collect();
+    }
+
     pub(crate) fn remove_queue(&mut self, name: &str) {
         let it = Destination::Queue(name.to_owned());
         let gone: Vec<Binding> = self
