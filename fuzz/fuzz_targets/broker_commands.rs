@@ -107,6 +107,9 @@ struct History {
     back: BTreeSet<u64>,
     /// The youngest that was delivered.
     last: Option<u64>,
+    /// What took effect before was in a queue of that name that is gone: it goes nowhere when it
+    /// is given back.
+    lost_below: u64,
 }
 
 /// What clients have seen, and must see.
@@ -131,6 +134,8 @@ impl Seen {
 
     fn put(&mut self, queue: usize, order: u64, fate: Fate) {
         let history = &mut self.queues[queue];
+        let is_lost = fate == Fate::Back && order < history.lost_below;
+        let fate = if is_lost { Fate::Gone } else { fate };
         if fate == Fate::Back {
             history.back.insert(order);
         } else {
@@ -239,7 +244,12 @@ impl Seen {
         }
     }
 
-    /// The queue is empty now, or gone.
+    fn deleted(&mut self, queue: usize) {
+        self.queues[queue].lost_below = self.next_order;
+        self.emptied(queue);
+    }
+
+    /// The queue has nothing ready any more.
     fn emptied(&mut self, queue: usize) {
         for order in std::mem::take(&mut self.queues[queue].back) {
             self.put(queue, order, Fate::Gone);
@@ -609,7 +619,7 @@ impl World {
     fn note_deleted(&mut self, before: &[Option<u32>; QUEUES as usize]) {
         for (queue, now) in self.names().into_iter().enumerate() {
             if before[queue].is_some() && before[queue] != now {
-                self.sink.seen.emptied(queue);
+                self.sink.seen.deleted(queue);
             }
         }
     }

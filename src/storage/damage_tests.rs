@@ -235,6 +235,59 @@ fn a_segment_cut_anywhere_keeps_what_lies_before_the_cut() {
     }
 }
 
+/// Damage beyond the last mark, which lies in the next segment and goes with the torn end: what is
+/// confirmed after such a start must not be taken for a torn end by the one after it.
+#[test]
+fn what_is_confirmed_after_damage_survives_the_next_start() {
+    let config = || StoreConfig {
+        segment_octets_max: 8 << 10,
+        ..small_config()
+    };
+    let open = |disk| Bench::open_seeded(disk, config(), 11).expect("it opens");
+    let mut cut_off = 0;
+    for count in 180..220 {
+        let mut bench = open(MemoryStorage::new());
+        bench.store.define(&[(b"queue/1", Some(b"durable"))]);
+        for sequence in 1..=count {
+            let entry = bench.append(1, sequence, &body_of(sequence));
+            if sequence % 4 != 0 && sequence < 100 {
+                bench.store.settle(QueueId(1), entry);
+            }
+            if sequence % 10 == 0 {
+                bench.settle_down();
+            }
+            if sequence == 100 {
+                bench.store.checkpoint();
+            }
+        }
+        bench.settle_down();
+        for name in files(&bench.disk, ".seg") {
+            let disk = bench.disk.killed();
+            let mut octets = disk.contents(&name).expect("it is there");
+            let end = octets.len().min(7017);
+            octets[end.min(1121)..end].fill(0x79);
+            disk.put(&name, &octets);
+            let mut damaged = open(disk);
+            let report = damaged.recovery.report.concat();
+            cut_off += u32::from(report.contains("lost") && report.contains("torn end"));
+            let Some(queue) = damaged.recovery.queues.first() else {
+                continue;
+            };
+            let next = queue.next_sequence;
+            damaged.append(1, next, &body_of(next));
+            damaged.settle_down();
+            let mut again = open(damaged.disk.killed());
+            let found = readable(&mut again);
+            assert!(
+                found.contains(&next),
+                "{count} messages, {name}: {report}; {:?}",
+                again.recovery.report
+            );
+        }
+    }
+    assert!(cut_off > 0, "the case is met");
+}
+
 #[test]
 fn a_missing_segment_is_named_and_the_rest_is_there() {
     let bench = filled();

@@ -133,6 +133,8 @@ struct Opening<'a, S: Storage> {
     /// Names of files that may be used for new segments.
     unused: Vec<String>,
     names: Vec<String>,
+    /// Records before the end of the log are lost.
+    has_gap: bool,
     recovery: Recovery,
 }
 
@@ -163,6 +165,7 @@ impl<S: Storage> Store<S> {
             segments: BTreeMap::new(),
             unused: Vec::new(),
             names: Vec::new(),
+            has_gap: false,
             recovery: Recovery::default(),
         };
         opening.definitions(&mut store)?;
@@ -405,6 +408,7 @@ impl<S: Storage> Opening<'_, S> {
         };
         for problem in problems {
             if problem.first_lsn < end_lsn {
+                self.has_gap = true;
                 self.tell_damage(&problem, end_lsn);
             }
         }
@@ -579,7 +583,9 @@ impl<S: Storage> Opening<'_, S> {
         self.tell_missing(&checkpoint);
         store.next_lsn = end_lsn;
         store.flushed_lsn = end_lsn - 1;
-        store.marked_lsn = end_lsn - 1;
+        // The mark that made a gap damage and not a torn end may have been cut off with the end:
+        // the first flush has to say again that what lies before it counts.
+        store.marked_lsn = if self.has_gap { 0 } else { end_lsn - 1 };
         store.covered_lsn = head.covers_lsn;
         let last = self.segments.keys().next_back().copied().unwrap_or(0);
         let unused = self
