@@ -14,14 +14,17 @@
 //!
 //! `docs/storage-format.md` draws what is on disk.
 
+mod answers;
 mod arena;
 mod background;
+mod batches;
 mod checkpoint;
 mod compaction;
 mod definitions;
 mod entries;
 mod file_storage;
 mod files;
+mod filling;
 mod helpers;
 mod index;
 mod jobs;

@@ -2,23 +2,23 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
-use std::sync::Arc;
 
 use hashbrown::HashMap;
 
 use super::StorageError;
 use super::arena::{Arena, Spill};
 use super::background::{Checkpointing, Compacting};
-use super::definitions::{DefinitionsLog, RewrittenDefinitions};
+use super::batches::InFlight;
+use super::definitions::DefinitionsLog;
 use super::files::Storage;
-use super::jobs::{Answer, AnswerKind, FlushJob, Helpers, Job, KeeperJob, PreparedFile};
+use super::filling::Filling;
+use super::jobs::{AnswerKind, FlushJob, Job, PreparedFile};
 use super::large::Larges;
 use super::ledger::Ledgers;
-use super::pages::{Arrived, Pages};
-use super::planted::{Fault, planted};
-use super::record_codec::{self as codec, RecordKind, SEGMENT_START, Seed, SegmentHeader};
+use super::pages::Pages;
+use super::record_codec::{self as codec, RecordKind, Seed};
 use super::scrub::Scrub;
-use super::segment::{Segment, Segments, Stage, segment_name};
+use super::segment::Segments;
 use super::tail::Tail;
 use crate::broker::Batch;
 use crate::broker::ready::PageId;
@@ -97,27 +97,10 @@ pub enum Event {
     Fatal(StorageError),
 }
 
-/// A batch is handed over at once when the one before was smaller than this; otherwise it waits for
-/// [`BATCH_OCTETS`] or [`BATCH_US`], since larger batches halve what syncing costs.
-const BUSY_BATCH_OCTETS: usize = 64 << 10;
-/// See [`BUSY_BATCH_OCTETS`].
-const BATCH_OCTETS: usize = 512 << 10;
-/// See [`BUSY_BATCH_OCTETS`].
-const BATCH_US: u64 = 500;
-/// After so long without records the last flush is marked as stable and memory is given back.
-const IDLE_US: u64 = 250_000;
 /// How often what failed for lack of space is tried again.
 pub(super) const RETRY_US: u64 = 1_000_000;
-/// How often free space is looked at.
-const FREE_SPACE_US: u64 = 5_000_000;
-/// A segment that was full sooner than this is followed by a larger one.
-const FULL_SOON_US: u64 = 2_000_000;
-/// A segment that was full later than this is followed by a smaller one.
-const FULL_LATE_US: u64 = 60_000_000;
 /// Pages of entries that may wait for the keeper before publishers pause: 4 MiB.
 const UNWRITTEN_PAGES_MAX: usize = 512;
-/// Octets of the record of a mark.
-const MARK_OCTETS: u64 = 32;
 /// Ranges of settlements that are gathered before they are written within a turn.
 const SETTLEMENTS_MAX: usize = 4096;
 
@@ -152,43 +135,43 @@ pub struct Store<S: Storage> {
     /// Files made ahead, by segment.
     pub(super) prepared: HashMap<u32, PreparedFile<S>>,
     /// What was asked for and is not there yet, by segment: octets.
-    preparing: BTreeMap<u32, u64>,
+    pub(super) preparing: BTreeMap<u32, u64>,
     /// Of these those for which there was no room when they were last asked for.
-    refused: BTreeSet<u32>,
+    pub(super) refused: BTreeSet<u32>,
     /// A batch for whose definitions there was no room.
-    refused_flush: Option<FlushJob<S>>,
+    pub(super) refused_flush: Option<FlushJob<S>>,
     /// The batch that is in flight is such a one, be it with the flusher again.
-    is_flush_refused: bool,
+    pub(super) is_flush_refused: bool,
     /// No file was asked for from this number on.
-    next_unprepared: u32,
+    pub(super) next_unprepared: u32,
     /// Names of dead segments that may be used again.
     pub(super) recyclable: Vec<String>,
     /// Preparing failed for lack of space; it is tried again at this moment.
     pub(super) retry_at: Option<Deadline>,
-    free_space_at: Deadline,
-    free_octets: Option<u64>,
+    pub(super) free_space_at: Deadline,
+    pub(super) free_octets: Option<u64>,
     pub(super) disk_full: bool,
     pub(super) disk_low: bool,
-    alarm: bool,
+    pub(super) alarm: bool,
 
     /// This turn's settlements that are not yet a record.
-    settlements: Vec<(QueueId, u64, u64)>,
+    pub(super) settlements: Vec<(QueueId, u64, u64)>,
     /// In a group: the first log sequence number that belongs to it.
-    group: Option<u64>,
+    pub(super) group: Option<u64>,
 
     pub(super) definitions: DefinitionsLog<S>,
 
-    open_batch: u64,
+    pub(super) open_batch: u64,
     pub(super) flushed_batch: u64,
-    in_flight: Option<InFlight>,
+    pub(super) in_flight: Option<InFlight>,
     /// Segments that are full and not yet all on disk, ascending.
-    sealed: VecDeque<u32>,
+    pub(super) sealed: VecDeque<u32>,
     pub(super) spill_seed: Seed,
-    scratch: Vec<u8>,
+    pub(super) scratch: Vec<u8>,
     /// When the first record of the open batch was appended.
-    batch_since: Option<Deadline>,
-    last_batch_octets: usize,
-    idle_at: Option<Deadline>,
+    pub(super) batch_since: Option<Deadline>,
+    pub(super) last_batch_octets: usize,
+    pub(super) idle_at: Option<Deadline>,
 
     /// Records up to this number are covered by the checkpoint.
     pub(super) covered_lsn: u64,
@@ -241,26 +224,6 @@ pub struct Counters {
     pub compacted: u64,
     /// Segments that were dead and given back.
     pub retired: u64,
-}
-
-/// The segment that is being filled.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Filling {
-    pub(super) number: u32,
-    pub(super) seed: Seed,
-    /// Where the next record goes.
-    pub(super) used: u64,
-    /// Octets that may be used.
-    pub(super) octets: u64,
-    since: Now,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct InFlight {
-    batch: u64,
-    last_lsn: u64,
-    octets: usize,
-    definitions_lsn: u64,
 }
 
 impl<S: Storage> Store<S> {
@@ -588,7 +551,7 @@ impl<S: Storage> Store<S> {
         self.pages.len()
     }
 
-    // ---- batches --------------------------------------------------------------------------
+    // ---- what it says of itself -----------------------------------------------------------
 
     /// The batch that what was appended last belongs to; flushed already if nothing is waiting.
     #[inline]
@@ -652,214 +615,8 @@ impl<S: Storage> Store<S> {
         !self.jobs.is_empty()
     }
 
-    /// When [`Store::commit`] must be called at the latest.
-    pub fn next_deadline(&self) -> Option<Deadline> {
-        if self.failed.is_some() {
-            return None;
-        }
-        // While a file is missing, the keeper's answer is the next thing to happen.
-        let may_flush = self.in_flight.is_none() && self.files_are_ready();
-        if self.background_waits() {
-            return Some(Deadline(self.now.monotonic_us));
-        }
-        let waiting = self.batch_since.filter(|_| may_flush);
-        let waiting = waiting.map(|since| Deadline(since.0 + BATCH_US));
-        [
-            waiting,
-            self.background_deadline(),
-            self.scrub_deadline(),
-            self.idle_at,
-            self.retry_at,
-            Some(self.free_space_at),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
-    }
-
-    /// Ends a turn: hands jobs out, and what was appended to the flusher when its time has come.
-    pub fn commit(&mut self, now: Now, helpers: &mut impl Helpers<S>) {
-        debug_assert!(self.group.is_none(), "a group ends in its turn");
-        self.now = now;
-        if self.failed.is_some() {
-            return;
-        }
-        self.write_settlements();
-        if self.idle_at.is_some_and(|idle| idle.is_due(now)) {
-            self.become_idle();
-        }
-        if self.retry_at.is_some_and(|retry| retry.is_due(now)) {
-            self.retry_at = None;
-            self.retry();
-            if let Some(job) = self.refused_flush.take() {
-                helpers.flush(job);
-            }
-        }
-        if self.free_space_at.is_due(now) {
-            self.free_space_at = now.after_us(FREE_SPACE_US);
-            self.jobs.push_back(Job::FreeSpace);
-            self.jobs.extend(self.pages.give_back());
-        }
-        self.background(now);
-        self.next_scrub(now);
-        self.remove_large();
-        let complete = self.files_are_ready()
-            && self.larges.records_are_complete()
-            && !self.definitions.is_rewriting();
-        if self.in_flight.is_none() && self.batch_is_due(now) && complete {
-            self.hand_over(helpers);
-        }
-        while let Some(job) = self.jobs.pop_front() {
-            helpers.keep(KeeperJob(job));
-        }
-    }
-
-    fn batch_is_due(&self, now: Now) -> bool {
-        self.has_new()
-            && (self.hurry
-                || self.last_batch_octets < BUSY_BATCH_OCTETS
-                || self.tail.unflushed_octets() >= BATCH_OCTETS
-                || self
-                    .batch_since
-                    .is_none_or(|since| Deadline(since.0 + BATCH_US).is_due(now)))
-    }
-
-    fn has_new(&self) -> bool {
-        self.tail.has_new() || !self.settlements.is_empty() || self.definitions.has_new()
-    }
-
-    /// Whether the file of each segment in the batch is there.
-    fn files_are_ready(&self) -> bool {
-        self.tail.waiting_segments().all(|number| {
-            self.segments
-                .get(number)
-                .is_none_or(|segment| segment.file.is_some() && segment.octets >= segment.used)
-        })
-    }
-
-    fn hand_over(&mut self, helpers: &mut impl Helpers<S>) {
-        // A mark must not begin a segment here: the file of that may not be there yet.
-        let room = self
-            .filling
-            .is_some_and(|filling| filling.used + MARK_OCTETS <= filling.octets);
-        if self.tail.has_new() && self.flushed_lsn > self.marked_lsn && room {
-            self.append_mark();
-        }
-        let octets = self.tail.unflushed_octets();
-        let blocks = self.tail.hand_over();
-        let writes: Vec<_> = blocks
-            .iter()
-            .filter_map(|block| {
-                let file = self.segments.get(block.segment)?.file.as_ref()?;
-                Some((Arc::clone(file), Arc::clone(block)))
-            })
-            .collect();
-        assert_eq!(writes.len(), blocks.len(), "each block has its file");
-        let definitions = self.definitions.hand_over();
-        let batch = self.open_batch;
-        self.in_flight = Some(InFlight {
-            batch,
-            last_lsn: self.next_lsn - 1,
-            octets,
-            definitions_lsn: self.definitions.last_lsn(),
-        });
-        self.open_batch += 1;
-        self.batch_since = None;
-        self.last_batch_octets = octets;
-        self.idle_at = Some(self.now.after_us(IDLE_US));
-        if planted(Fault::ConfirmBeforeFlush) {
-            self.flushed_batch = batch;
-            self.events.push_back(Event::Flushed(Batch(batch)));
-        }
-        helpers.flush(FlushJob {
-            batch,
-            sync: self.config.sync,
-            definitions,
-            writes,
-        });
-    }
-
-    /// Nothing was appended for a while: says that the last batch is stable and gives memory back.
-    fn become_idle(&mut self) {
-        self.idle_at = None;
-        if self.has_new() || self.in_flight.is_some() {
-            self.idle_at = Some(self.now.after_us(IDLE_US));
-        } else if self.filling.is_some() && self.flushed_lsn > self.marked_lsn {
-            self.append_mark();
-            // The mark itself needs no mark.
-            self.marked_lsn = self.next_lsn - 1;
-        } else {
-            self.tail.trim();
-        }
-    }
-
-    /// Tries again what failed for lack of space.
-    fn retry(&mut self) {
-        for number in self.refused.clone() {
-            if let Some(octets) = self.preparing.remove(&number) {
-                self.prepare(number, octets);
-            }
-        }
-        while let Some(spill) = self.arena.retry_spill() {
-            self.spill(spill);
-        }
-        while let Some(job) = self.pages.retry_write() {
-            self.jobs.push_back(job);
-        }
-        self.retry_large();
-    }
-
-    // ---- answers --------------------------------------------------------------------------
-
-    /// Has the definitions file written anew when most of it is outdated.
-    fn rewrite_definitions(&mut self) {
-        if self.definitions.wants_rewriting() && self.retry_at.is_none() {
-            let seed = Seed(self.next_random());
-            let job = self.definitions.begin_rewriting(seed);
-            self.jobs.push_back(job);
-        }
-    }
-
-    fn definitions_rewritten(
-        &mut self,
-        result: io::Result<(RewrittenDefinitions<S>, io::Result<()>)>,
-    ) {
-        let rewritten = match result {
-            Ok((rewritten, Ok(()))) => Some(rewritten),
-            Ok((_, Err(error))) => {
-                // What is appended to the new file is lost if a crash brings the old one back.
-                self.fail(StorageError::new(
-                    "cannot sync",
-                    "the data directory",
-                    &error,
-                ));
-                return;
-            }
-            Err(error) => {
-                // The old file is in its place and goes on.
-                self.retry_at = Some(self.now.after_us(RETRY_US));
-                if !is_full(&error) {
-                    let line = format!("cannot write the definitions anew: {error}");
-                    self.events.push_back(Event::Damage(line));
-                }
-                None
-            }
-        };
-        self.definitions.end_rewriting(rewritten);
-    }
-
-    /// Takes the answer of a helper.
-    pub fn answer(&mut self, now: Now, answer: Answer<S>) {
-        self.now = now;
-        self.take_answer(answer.0);
-        if self.disk_full && !self.waits_for_space() {
-            self.disk_full = false;
-            self.tell_alarm();
-        }
-    }
-
     /// Whether something is not written yet for which there was no room.
-    fn waits_for_space(&self) -> bool {
+    pub(super) fn waits_for_space(&self) -> bool {
         !self.refused.is_empty()
             || self.is_flush_refused
             || self.arena.waits()
@@ -867,7 +624,7 @@ impl<S: Storage> Store<S> {
             || self.larges.waits_for_space()
     }
 
-    fn take_answer(&mut self, answer: AnswerKind<S>) {
+    pub(super) fn take_answer(&mut self, answer: AnswerKind<S>) {
         match answer {
             AnswerKind::Flushed { batch, result } => self.batch_flushed(batch, result),
             AnswerKind::NoRoom { job } => {
@@ -919,169 +676,12 @@ impl<S: Storage> Store<S> {
         }
     }
 
-    fn batch_flushed(&mut self, batch: u64, result: Result<(), StorageError>) {
-        let Some(in_flight) = self.in_flight.take() else {
-            return;
-        };
-        debug_assert_eq!(in_flight.batch, batch);
-        self.is_flush_refused = false;
-        if let Err(error) = result {
-            self.fail(error);
-            return;
-        }
-        let now_s = self.now_s();
-        self.tail.flushed(|segment, start, end| {
-            if let Some(segment) = self.segments.get_mut(segment) {
-                segment.warmth.warm(start, end, now_s);
-            }
-        });
-        self.flushed_lsn = in_flight.last_lsn;
-        self.definitions.flushed(in_flight.definitions_lsn);
-        self.rewrite_definitions();
-        self.counters.flushes += 1;
-        self.counters.flushed_octets += in_flight.octets as u64;
-        self.flushed_batch = batch;
-        self.events.push_back(Event::Flushed(Batch(batch)));
-        self.after_flush();
-    }
-
-    /// What waited for the log to be flushed so far.
-    fn after_flush(&mut self) {
-        let flushed_lsn = self.flushed_lsn;
-        while let Some(&number) = self.sealed.front() {
-            let Some(segment) = self.segments.get_mut(number) else {
-                self.sealed.pop_front();
-                continue;
-            };
-            if segment.last_lsn > flushed_lsn {
-                break;
-            }
-            self.sealed.pop_front();
-            self.segment_written(number);
-        }
-    }
-
-    fn segment_prepared(&mut self, number: u32, result: io::Result<PreparedFile<S>>) {
-        match result {
-            Ok(prepared) => {
-                self.refused.remove(&number);
-                let wanted = self.preparing.remove(&number);
-                self.segments.set_octets(number, prepared.octets);
-                if let Some(segment) = self.segments.get_mut(number) {
-                    segment.file = Some(prepared.file);
-                    segment.map = Some(prepared.map);
-                    let used = segment.used;
-                    if let Some(wanted) = wanted
-                        && prepared.octets < wanted.max(used)
-                    {
-                        self.prepare(number, wanted.max(used));
-                    }
-                    if let Some(filling) = &mut self.filling
-                        && filling.number == number
-                    {
-                        filling.octets = filling.octets.max(prepared.octets);
-                    }
-                } else {
-                    self.prepared.insert(number, prepared);
-                }
-            }
-            Err(error) if is_full(&error) => {
-                self.refused.insert(number);
-                self.no_room();
-            }
-            // The zeros of new space could not be written or synced. Nothing that counts is lost,
-            // but the disk fails, and the next segment would lie on it.
-            Err(error) => {
-                self.fail(StorageError::new(
-                    "cannot prepare",
-                    &segment_name(number),
-                    &error,
-                ));
-            }
-        }
-    }
-
-    fn page_read(&mut self, page: u64, result: io::Result<Vec<Entry>>) {
-        let part = self.pages.part_of(page);
-        let result = match (part, result) {
-            (Some(part), Ok(entries)) => Ok(self.revive(part.queue, entries)),
-            (Some(part), Err(error)) => {
-                let name = segment_name(part.segment);
-                let line = format!("{name}: entries of a queue cannot be read: {error}");
-                self.events.push_back(Event::Damage(line));
-                Ok(Vec::new())
-            }
-            (None, result) => result,
-        };
-        match result {
-            Ok(entries) => match self.pages.arrived(page, entries) {
-                Arrived::Loaded => self.events.push_back(Event::PageLoaded(PageId(page))),
-                Arrived::Release(entries) => {
-                    for entry in entries {
-                        self.release(entry);
-                    }
-                }
-                Arrived::Nothing => {}
-            },
-            // The log still has what the page held: a restart brings it back.
-            Err(error) => self.fail(StorageError::new("cannot read", "the page file", &error)),
-        }
-    }
-
-    /// Entries of a recovered queue as the queue wants them: without those that are settled.
-    fn revive(&mut self, queue: QueueId, mut entries: Vec<Entry>) -> Vec<Entry> {
-        let Some(ledger) = self.ledgers.get_mut(queue) else {
-            return Vec::new();
-        };
-        entries.retain(|entry| !ledger.settled.contains(entry.sequence()));
-        for entry in &mut entries {
-            if ledger
-                .redelivered_up_to
-                .is_some_and(|up_to| entry.sequence() <= up_to)
-            {
-                *entry = entry.with(Entry::REDELIVERED);
-            }
-        }
-        entries
-    }
-
-    /// Notes whether new space could be had.
-    pub(super) fn space_result(&mut self, result: &io::Result<()>) {
-        if let Err(error) = result {
-            if is_full(error) {
-                self.no_room();
-            } else {
-                let line = format!("cannot write a spill file: {error}");
-                self.events.push_back(Event::Damage(line));
-                self.retry_at = Some(self.now.after_us(RETRY_US));
-            }
-        }
-    }
-
     /// New space could not be had: publishers pause, and it is tried again.
-    fn no_room(&mut self) {
+    pub(super) fn no_room(&mut self) {
         self.disk_full = true;
         self.retry_at = Some(self.now.after_us(RETRY_US));
         self.tell_alarm();
     }
-
-    fn tell_alarm(&mut self) {
-        let alarm = self.disk_full || self.disk_low;
-        if alarm != self.alarm {
-            self.alarm = alarm;
-            self.events.push_back(Event::DiskAlarm(alarm));
-        }
-    }
-
-    /// Nothing is promised from here on.
-    pub(super) fn fail(&mut self, error: StorageError) {
-        if self.failed.is_none() {
-            self.failed = Some(error.clone());
-            self.events.push_back(Event::Fatal(error));
-        }
-    }
-
-    // ---- inside ---------------------------------------------------------------------------
 
     pub(super) fn now_s(&self) -> u32 {
         // One ahead, so that zero is always in the past.
@@ -1089,143 +689,21 @@ impl<S: Storage> Store<S> {
     }
 
     #[inline]
-    fn take_lsn(&mut self) -> u64 {
-        let lsn = self.next_lsn;
-        self.next_lsn += 1;
-        lsn
-    }
-
-    /// Finds room for a record: (segment, its seed, offset in it). Afterwards the record must be
-    /// appended to the current block.
-    #[inline]
-    fn make_room(&mut self, now: Now, record_octets: usize) -> (u32, Seed, u64) {
-        if let Some(filling) = &mut self.filling
-            && filling.used + record_octets as u64 <= filling.octets
-            && self.tail.fits(record_octets)
-        {
-            let offset = filling.used;
-            filling.used += record_octets as u64;
-            if self.batch_since.is_none() {
-                self.batch_since = Some(Deadline(now.monotonic_us));
-            }
-            return (filling.number, filling.seed, offset);
-        }
-        self.now = now;
-        self.make_room_slowly(record_octets);
-        self.make_room(now, record_octets)
-    }
-
-    /// Starts a segment or a block.
-    fn make_room_slowly(&mut self, record_octets: usize) {
-        let octets = record_octets as u64;
-        match self.filling {
-            Some(filling) if filling.used + octets <= filling.octets => {
-                self.tail
-                    .turn_over(filling.number, filling.used, record_octets);
-            }
-            Some(filling) => {
-                self.seal(filling);
-                self.start_segment(octets);
-            }
-            None => self.start_segment(octets),
-        }
-    }
-
-    fn seal(&mut self, filling: Filling) {
-        self.filling = None;
-        if let Some(segment) = self.segments.get_mut(filling.number) {
-            segment.stage = Stage::Sealed;
-            segment.used = filling.used;
-        }
-        self.sealed.push_back(filling.number);
-        let took_us = self
-            .now
-            .monotonic_us
-            .saturating_sub(filling.since.monotonic_us);
-        let octets = self.segment_octets;
-        if took_us < FULL_SOON_US {
-            self.segment_octets = (octets * 4).min(self.config.segment_octets_max);
-        } else if took_us > FULL_LATE_US {
-            self.segment_octets = (octets / 2).max(self.config.segment_octets_min);
-        }
-    }
-
-    fn start_segment(&mut self, record_octets: u64) {
-        let number = self.next_number;
-        self.next_number += 1;
-        let needed = SEGMENT_START + record_octets;
-        // The number is mixed in so that even a caller who repeats the random numbers of an earlier
-        // run gives a recycled file another seed.
-        let mixed = u64::from(number).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        let seed = Seed(self.next_random() ^ mixed);
-        let mut segment = Segment::new(number, seed, 0, self.next_lsn);
-        segment.used = SEGMENT_START;
-        // What was asked for is what will be there.
-        let mut octets = self.preparing.get(&number).copied().unwrap_or(0);
-        if let Some(prepared) = self.prepared.remove(&number) {
-            octets = prepared.octets;
-            segment.octets = prepared.octets;
-            segment.file = Some(prepared.file);
-            segment.map = Some(prepared.map);
-        }
-        self.segments.insert(segment);
-        if octets < needed {
-            octets = needed.max(self.segment_octets);
-            self.prepare(number, octets);
-        }
-        self.filling = Some(Filling {
-            number,
-            seed,
-            used: SEGMENT_START,
-            octets,
-            since: self.now,
-        });
-        let room = (needed as usize).max(SEGMENT_START as usize);
-        self.tail.turn_over(number, 0, room);
-        SegmentHeader::new(number, seed, self.next_lsn).encode(&mut self.tail.current.octets);
-        self.prepare_next();
-    }
-
-    /// Has the file of the next segment made ahead.
-    pub(super) fn prepare_next(&mut self) {
-        let number = self.next_number;
-        if !self.prepared.contains_key(&number) && !self.preparing.contains_key(&number) {
-            self.prepare(number, self.segment_octets);
-        }
-    }
-
-    fn prepare(&mut self, number: u32, octets: u64) {
-        let repeated = self.preparing.insert(number, octets);
-        if repeated.is_some_and(|before| before >= octets) {
-            return;
-        }
-        // A file that is there under this name, or will be, is made longer and never replaced.
-        let fresh = number >= self.next_unprepared;
-        self.next_unprepared = self.next_unprepared.max(number + 1);
-        let recycle = if fresh { self.recyclable.pop() } else { None };
-        self.jobs.push_back(Job::Prepare {
-            number,
-            octets,
-            recycle,
-        });
-    }
-
-    #[inline]
-    fn note_settlement(&mut self, queue: QueueId, first: u64, last: u64) {
+    pub(super) fn note_settlement(&mut self, queue: QueueId, first: u64, last: u64) {
         self.settlements.push((queue, first, last));
         if self.settlements.len() >= SETTLEMENTS_MAX {
             self.append_settlements();
         }
     }
 
-    fn write_settlements(&mut self) {
+    pub(super) fn write_settlements(&mut self) {
         if !self.settlements.is_empty() {
             self.append_settlements();
         }
     }
 
     /// Writes what was settled so far as one record.
-    fn append_settlements(&mut self) {
+    pub(super) fn append_settlements(&mut self) {
         let mut settlements = std::mem::take(&mut self.settlements);
         merge(&mut settlements);
         self.append_record(RecordKind::Settlement, |octets| {
@@ -1235,37 +713,8 @@ impl<S: Storage> Store<S> {
         self.settlements = settlements;
     }
 
-    fn append_mark(&mut self) {
-        let stable = self.flushed_lsn;
-        self.marked_lsn = stable;
-        self.append_record(RecordKind::Mark, |octets| {
-            octets.extend_from_slice(&stable.to_be_bytes());
-        });
-    }
-
-    /// Appends a record that is not a message.
-    fn append_record(&mut self, kind: RecordKind, encode: impl FnOnce(&mut Vec<u8>)) {
-        let mut scratch = std::mem::take(&mut self.scratch);
-        scratch.clear();
-        encode(&mut scratch);
-        let record_octets = codec::record_octets(scratch.len());
-        let now = self.now;
-        let (number, seed, offset) = self.make_room(now, record_octets);
-        let lsn = self.take_lsn();
-        let more = self.group.is_some();
-        let octets = &mut self.tail.current.octets;
-        let start = codec::begin(octets);
-        octets.extend_from_slice(&scratch);
-        codec::finish(octets, start, lsn, kind, more, seed);
-        if let Some(segment) = self.segments.get_mut(number) {
-            segment.last_lsn = lsn;
-            segment.used = offset + record_octets as u64;
-        }
-        self.scratch = scratch;
-    }
-
     #[inline]
-    fn release_logged(&mut self, number: u32, entries: u64, share: u64) {
+    pub(super) fn release_logged(&mut self, number: u32, entries: u64, share: u64) {
         if let Some(segment) = self.segments.release(number, entries, share)
             && (segment.live_entries == 0 || segment.worth_a_look())
         {
@@ -1274,7 +723,7 @@ impl<S: Storage> Store<S> {
     }
 
     /// Releases entries whose sizes are not known: (segment, entries).
-    fn release_many(&mut self, released: &[(u32, u64)]) {
+    pub(super) fn release_many(&mut self, released: &[(u32, u64)]) {
         for &(number, entries) in released {
             if let Some(segment) = self.segments.get_mut(number) {
                 let share = segment.live_share / segment.live_entries.max(1) * entries;
@@ -1284,13 +733,13 @@ impl<S: Storage> Store<S> {
         }
     }
 
-    fn note_batch(&mut self) {
+    pub(super) fn note_batch(&mut self) {
         if self.batch_since.is_none() {
             self.batch_since = Some(Deadline(self.now.monotonic_us));
         }
     }
 
-    fn spill(&mut self, spill: Spill<S>) {
+    pub(super) fn spill(&mut self, spill: Spill<S>) {
         self.jobs.push_back(Job::Spill {
             block: spill.block,
             octets: spill.octets,
