@@ -1152,11 +1152,7 @@ impl World {
         );
         for queue in self.broker.queues().iter().map(|(_, queue)| queue) {
             if let Some(id) = queue.id {
-                let weights = [
-                    queue.ready.weight(),
-                    queue.returned_weight,
-                    queue.unacked_weight,
-                ];
+                let weights = [queue.ready_weight(), queue.unacked_weight];
                 let logged: u64 = weights.iter().map(|weight| weight.logged).sum();
                 assert_eq!(
                     logged,

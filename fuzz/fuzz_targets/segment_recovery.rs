@@ -130,7 +130,7 @@ struct Bench {
     store: Store<MemoryStorage>,
     helpers: Later,
     now: Now,
-    pages: Vec<leveret::storage::ParkedPage>,
+    pages: Vec<leveret::broker::ready::ParkedPage>,
     next_sequence: u64,
 }
 
