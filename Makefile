@@ -33,7 +33,7 @@ check: ## formatting, clippy and docs, warnings as errors
 	RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --document-private-items
 
 sim: ## simulation from one seed on: SEED=1 STEPS=100000; LEVERET_SEED=n traces that seed alone
-	LEVERET_RESTARTS=2 LEVERET_SIM_SEED=$(SEED) LEVERET_SIM_STEPS=$(STEPS) cargo test --release --test simulation -- --nocapture
+	LEVERET_SIM_SEED=$(SEED) LEVERET_SIM_STEPS=$(STEPS) cargo test --release --test simulation -- --nocapture
 
 fuzz: ## fuzz one target: TARGET=frame_decoder SECONDS=60
 	mkdir -p fuzz/target/corpus/$(TARGET)

@@ -25,6 +25,7 @@ pub mod engine;
 pub mod inspect;
 pub mod message;
 pub mod perf;
+pub mod planted;
 pub mod reactor;
 pub mod storage;
 pub mod wire;

@@ -18,6 +18,7 @@ use super::tx::Settlement;
 use crate::auth::Access;
 use crate::clock::Now;
 use crate::message::Entry;
+use crate::planted::{Fault, planted};
 use crate::wire::encode::DeliverPrefix;
 use crate::wire::field_table::FieldValue;
 use crate::wire::method::basic;
@@ -223,7 +224,7 @@ impl Broker {
             let get_ok = GetOk {
                 channel: state.number,
                 delivery_tag: state.next_delivery_tag,
-                redelivered: entry.has(Entry::REDELIVERED),
+                redelivered: entry.has(Entry::REDELIVERED) && !planted(Fault::ForgetRedelivered),
                 message_count: u32::try_from(left).unwrap_or(u32::MAX),
             };
             match sink.get_ok(outbox, &get_ok, entry.at) {

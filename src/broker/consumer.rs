@@ -2,6 +2,7 @@
 
 use super::queue::QueueKey;
 use super::session::OutboxKey;
+use crate::planted::{Fault, planted};
 use crate::wire::encode::DeliverPrefix;
 
 /// Index of a consumer while it exists; removed from every list when it goes.
@@ -49,6 +50,9 @@ impl Consumer {
     /// Whether its own limit lets it take one more.
     #[inline]
     pub fn has_credit(&self) -> bool {
-        self.prefetch_count == 0 || self.no_ack || self.unacked < u32::from(self.prefetch_count)
+        self.prefetch_count == 0
+            || self.no_ack
+            || self.unacked < u32::from(self.prefetch_count)
+            || planted(Fault::IgnorePrefetch)
     }
 }

@@ -8,6 +8,7 @@ use super::ready::{Head, PageId, ParkedPage};
 use super::sink::{Delivery, Fetch, Sink};
 use crate::clock::Now;
 use crate::message::{Entry, Message};
+use crate::planted::{Fault, planted};
 use crate::wire::DeliveryTag;
 use crate::wire::method::basic;
 
@@ -182,7 +183,7 @@ impl Broker {
             channel: consumer.channel_number,
             prefix: consumer.deliver_prefix.as_bytes(),
             delivery_tag: self.channels[consumer.channel as usize].next_delivery_tag,
-            redelivered: entry.has(Entry::REDELIVERED),
+            redelivered: entry.has(Entry::REDELIVERED) && !planted(Fault::ForgetRedelivered),
         };
         sink.deliver_stored(consumer.outbox, &delivery, entry.at)
     }

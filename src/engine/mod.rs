@@ -111,6 +111,8 @@ pub struct Engine<S: Storage> {
     /// Octets at which the memory alarm is raised.
     memory_limit_octets: Option<u64>,
     fatal: Option<StorageError>,
+    /// Records that were on stable storage and could not be read at the start.
+    lost_records: u64,
     is_busy: bool,
     /// Clients are told that the server stops; no new ones are taken.
     is_stopping: bool,
@@ -175,6 +177,7 @@ impl<S: Storage> Engine<S> {
             is_memory_high: false,
             memory_limit_octets: None,
             fatal: None,
+            lost_records: recovery.lost_records,
             is_busy: false,
             is_stopping: false,
             is_stop_asked: false,
@@ -645,6 +648,11 @@ impl<S: Storage> Engine<S> {
     pub fn is_flushed(&self) -> bool {
         let batch = self.plant.store.batch();
         batch <= self.plant.store.flushed()
+    }
+
+    /// Records that were on stable storage and could not be read when the server was built up.
+    pub fn lost_records(&self) -> u64 {
+        self.lost_records
     }
 
     /// The storage.

@@ -7,13 +7,13 @@ use super::checkpoint::{Encoder, Head};
 use super::compaction::{Liveness, Rewritten};
 use super::files::Storage;
 use super::jobs::{Helpers, Job, KeeperJob};
-use super::planted::{Fault, planted};
 use super::record_codec::Seed;
 use super::segment::{Stage, index_name, segment_name};
 use super::store::{Event, RETRY_US, Store, is_full};
 use crate::broker::Batch;
 use crate::broker::record::QueueId;
 use crate::clock::{Deadline, Now};
+use crate::planted::{Fault, planted};
 
 /// Queues that a checkpoint takes in one turn.
 const QUEUES_A_TURN: usize = 256;

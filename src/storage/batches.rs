@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::files::Storage;
 use super::jobs::{FlushJob, Helpers, Job, KeeperJob};
-use super::planted::{Fault, planted};
 use super::record_codec::RecordKind;
 use super::store::{Event, Store};
 use crate::broker::Batch;
 use crate::clock::{Deadline, Now};
+use crate::planted::{Fault, planted};
 
 /// A batch is handed over at once when the one before was smaller than this; otherwise it waits for
 /// [`BATCH_OCTETS`] or [`BATCH_US`], since larger batches halve what syncing costs.

@@ -13,12 +13,12 @@ use std::io;
 
 use super::files::{Storage, read_whole, write_all_at};
 use super::ledger::Ledger;
-use super::planted::{Fault, planted};
 use super::ranges::RangeSet;
 use super::record_codec::{
     self as codec, FORMAT_VERSION, RecordHeader, RecordKind, Seed, SegmentHeader, u32_at, u64_at,
 };
 use crate::broker::record::QueueId;
+use crate::planted::{Fault, planted};
 
 /// Name of the checkpoint.
 pub(super) const NAME: &str = "checkpoint";

@@ -12,12 +12,12 @@ use std::sync::Arc;
 use super::entries::EntryList;
 use super::files::{Map, Storage, read_exact_at, write_all_at};
 use super::index::{self, Index};
-use super::planted::{Fault, planted};
 use super::record_codec::{HEADER_OCTETS, RecordHeader, SEGMENT_START, SegmentHeader, u32_at};
 use super::scan::{Scope, Summary};
 use super::segment::{index_name, segment_name};
 use crate::broker::record::QueueId;
 use crate::message::Entry;
+use crate::planted::{Fault, planted};
 
 /// Octets of one entry of the table: place as first written (4), place now (4).
 const TABLE_OCTETS: usize = 8;

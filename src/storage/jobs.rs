@@ -16,7 +16,6 @@ use super::files::{Map, Storage, read_exact_at, write_all_at};
 use super::index;
 use super::large::{LargeHandle, LargeWrite};
 use super::pages::IndexPart;
-use super::planted::{Fault, planted};
 use super::record_codec::{self as codec, RecordHeader, Seed};
 use super::scan::{Scope, Summary};
 use super::scrub::{self, Scrubbed, Stretch};
@@ -24,6 +23,7 @@ use super::segment::{index_name, segment_name};
 use super::store::is_full;
 use super::tail::Block;
 use crate::message::Entry;
+use crate::planted::{Fault, planted};
 
 /// Takes jobs to where they run. Flush jobs run one after the other in the order given, so do
 /// keeper jobs; the two kinds do not wait for each other.
@@ -46,13 +46,6 @@ pub struct FlushJob<S: Storage> {
 impl<S: Storage> FlushJob<S> {
     /// Writes and syncs the batch. Blocks.
     pub fn run(self, storage: &S) -> Answer<S> {
-        if planted(Fault::DefinitionsLast) {
-            let result = self.write_records(storage);
-            let failed =
-                |error: io::Error| StorageError::new("cannot write", definitions::NAME, &error);
-            let result = result.and_then(|()| self.write_definitions(storage).map_err(failed));
-            return self.answer(result);
-        }
         // Definitions first: no record may be on disk whose queue is not.
         let result = match self.write_definitions(storage) {
             Ok(()) => self.write_records(storage),

@@ -33,7 +33,6 @@ mod ledger;
 mod map;
 mod memory;
 mod pages;
-pub mod planted;
 mod ranges;
 mod reading;
 pub mod record_codec;

@@ -9,7 +9,6 @@ use super::StoredMessage;
 use super::arena::Place;
 use super::files::{Map, Storage};
 use super::jobs::{Job, MapSource, Target};
-use super::planted::{Fault, planted};
 use super::record_codec::{HEADER_OCTETS, MessagePayload, RecordHeader, Seed};
 use super::segment::{GRANULE_OCTETS, Segment, WARM_S, Warmth, segment_name};
 use super::store::{Counters, Event, Store};
@@ -245,7 +244,7 @@ fn read_map<'a, S: Storage, M: Map>(
         return notes.lost(at, "its file is too short");
     };
     let payload = &octets[HEADER_OCTETS..];
-    if seed.payload_crc(payload) != header.payload_crc && !planted(Fault::IgnorePayloadChecksum) {
+    if seed.payload_crc(payload) != header.payload_crc {
         return notes.lost(at, "its payload is damaged");
     }
     match message_in(octets) {

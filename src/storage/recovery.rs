@@ -34,7 +34,6 @@ use super::index::{self, Index};
 use super::jobs::Job;
 use super::large::number_in_body_name;
 use super::pages::IndexPart;
-use super::planted::{Fault, planted};
 use super::ranges::RangeSet;
 use super::record_codec::{
     FORMAT_VERSION, HEADER_OCTETS, MessagePayload, RecordHeader, SEGMENT_START, Seed,
@@ -49,6 +48,7 @@ use crate::broker::ready::ParkedPage;
 use crate::broker::record::QueueId;
 use crate::clock::Now;
 use crate::message::{LargeBody, MessageRef};
+use crate::planted::{Fault, planted};
 
 /// What was found in the files when a store was opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1050,6 +1050,11 @@ impl World {
                 return false;
             }
         };
+        assert_eq!(
+            self.engine.lost_records(),
+            0,
+            "records are missed on a disk that lost nothing that was synced"
+        );
         self.is_disk_failing = is_disturbed;
         self.model.counts.add("restarts");
         let found = self.found_topology();
@@ -1163,7 +1168,7 @@ impl World {
                 let rounds = if may_end && self.random.one_in(4) {
                     self.random.below(6)
                 } else {
-                    usize::MAX
+                    20_000
                 };
                 for _ in 0..rounds {
                     if self.peers[0].pending.is_empty() {

@@ -1,7 +1,7 @@
-//! Faults that a test may plant into the storage, to prove that the simulation finds them. Without
+//! Faults that a test may plant into storage and router, to prove that the simulation finds them. Without
 //! the feature `planted-faults` every question is answered `false` at compile time.
 
-/// A mistake that the storage could make.
+/// A mistake that the server could make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Fault {
@@ -9,8 +9,8 @@ pub enum Fault {
     SkipSync = 1,
     /// Batches count as flushed when they are handed over.
     ConfirmBeforeFlush,
-    /// Damaged payloads are served.
-    IgnorePayloadChecksum,
+    /// What was delivered before is delivered as if it were new.
+    ForgetRedelivered,
     /// After a restart sequences begin anew.
     ReuseSequence,
     /// Settlements above the low-water mark are left out of checkpoints.
@@ -23,8 +23,8 @@ pub enum Fault {
     RecycleEarly,
     /// Recovery replays what is there of an unfinished group.
     HalfGroup,
-    /// Definitions are written after the messages that depend on them.
-    DefinitionsLast,
+    /// Consumers get more than their prefetch allows.
+    IgnorePrefetch,
 }
 
 impl Fault {
@@ -32,14 +32,14 @@ impl Fault {
     pub const ALL: [Fault; 10] = [
         Fault::SkipSync,
         Fault::ConfirmBeforeFlush,
-        Fault::IgnorePayloadChecksum,
+        Fault::ForgetRedelivered,
         Fault::ReuseSequence,
         Fault::DropOutOfOrderSettlements,
         Fault::CheckpointBeforeFlush,
         Fault::CompactionDropsRecord,
         Fault::RecycleEarly,
         Fault::HalfGroup,
-        Fault::DefinitionsLast,
+        Fault::IgnorePrefetch,
     ];
 }
 
