@@ -212,6 +212,13 @@ impl Connection {
         Received { consumed, pause }
     }
 
+    /// Octets of the body frame that has begun and that have not come yet.
+    #[inline]
+    pub fn open_frame_octets(&self) -> usize {
+        let frame = self.open_frame.as_ref();
+        frame.map_or(0, |frame| frame.remaining as usize)
+    }
+
     /// Takes one frame, or a piece of a body frame, from `input[*consumed..]` and advances
     /// `consumed` past what is done with; leaves it where it is when more octets are needed.
     #[inline]

@@ -25,7 +25,7 @@ const WHOLE_BODY_OCTETS_MAX: u64 = 4096;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct OpenFrame {
     channel: u16,
-    remaining: u32,
+    pub(super) remaining: u32,
 }
 
 impl Connection {

@@ -285,6 +285,13 @@ impl<S: Storage> Engine<S> {
         received
     }
 
+    /// Octets of the body frame that a peer has begun and that have not come yet.
+    #[inline]
+    pub fn open_frame_octets(&self, id: ConnectionId) -> usize {
+        let peer = self.peers.get(id.slot as usize);
+        peer.map_or(0, |peer| peer.connection.open_frame_octets())
+    }
+
     /// Whether the peer still exists in the engine.
     pub fn is_there(&self, id: ConnectionId) -> bool {
         self.peers

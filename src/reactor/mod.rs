@@ -92,6 +92,10 @@ impl Source {
 /// Octets that one read takes at most: room for what was left over and a full read.
 const READ_OCTETS: usize = 128 << 10;
 
+/// Octets of a body frame that are read in one turn beyond the peer's budget: what follows is known
+/// to be large, and fewer turns are cheaper.
+const BODY_OCTETS_PER_TURN: usize = 64 << 10;
+
 /// How long accepting rests when descriptors have run out, in milliseconds.
 const ACCEPT_REST_MS: u64 = 100;
 
@@ -484,15 +488,31 @@ impl<S: Storage> Reactor<S> {
     }
 
     /// Reads from one peer and hands on what came, once: the rest of its budget is the next
-    /// turn's.
+    /// turn's. A body frame that has begun is read on, up to a budget of its own.
     fn receive_from(&mut self, now: Now, slot: u32) {
-        let peer = &mut self.peers[slot as usize];
-        if self.engine.is_paused(peer.id) {
-            return;
+        let mut octets = self.config.limits.inbox_octets_per_turn;
+        let mut body_octets = BODY_OCTETS_PER_TURN;
+        loop {
+            let id = self.peers[slot as usize].id;
+            if self.engine.is_paused(id) || !self.read_from(now, slot, octets) {
+                return;
+            }
+            octets = self.engine.open_frame_octets(id).min(body_octets);
+            body_octets -= octets;
+            if octets == 0 {
+                self.peers[slot as usize].is_listed = true;
+                self.readable.push(slot);
+                return;
+            }
         }
+    }
+
+    /// Reads up to `octets` from one peer and hands them on; says whether there may be more.
+    fn read_from(&mut self, now: Now, slot: u32, octets: usize) -> bool {
+        let peer = &mut self.peers[slot as usize];
         let left_over = peer.inbox.len();
         // A whole frame and what may have been left before it must fit.
-        let wanted = left_over + self.config.limits.inbox_octets_per_turn;
+        let wanted = left_over + octets;
         if self.buffer.len() < wanted {
             self.buffer.resize(wanted, 0);
         }
@@ -527,10 +547,9 @@ impl<S: Storage> Reactor<S> {
         }
         if (peer.is_ended && received.pause.is_none()) || self.engine.is_over(id) {
             self.drop_peer(now, slot);
-        } else if may_have_more && received.pause.is_none() {
-            peer.is_listed = true;
-            self.readable.push(slot);
+            return false;
         }
+        may_have_more && received.pause.is_none()
     }
 
     // ---- HTTP ----
