@@ -324,9 +324,25 @@ def disk_octets(context, broker):
     words = ("--size", 1024, "--persistent", "on", "--confirm", 1000, "--ack", 100, "--prefetch", 1000, "--time",
              context.options.seconds)
     context.perf(broker, "throughput", *words)
+    before = device_octets(broker.directory)
     result = context.perf(broker, "throughput", *words)
+    after = device_octets(broker.directory)
     payload = result["published"] * 1024
-    return {"written": result["broker"]["disk_written_octets"] / payload}
+    counted = {"counted": result["broker"]["disk_written_octets"] / payload}
+    return counted if before is None else {"written": (after - before) / payload, **counted}
+
+
+def device_octets(directory):
+    """Octets that the disk under a directory was given to write so far; None where nobody can tell.
+
+    The kernel's account of a process counts pages as they become dirty, and where the page cache
+    holds large folios a folio counts whole although only its dirty blocks are written."""
+    device = os.stat(directory).st_dev
+    try:
+        figures = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/stat").read_text().split()
+    except FileNotFoundError:
+        return None
+    return int(figures[6]) * 512
 
 
 def one_flush(directory):
@@ -466,7 +482,8 @@ SCENARIOS = [
               Row("moved by", "moved", "< 10", "%", 1, 1, False)],
              bystander, brokers=("leveret", "rabbitmq"), notes="RabbitMQ at 5,000/s"),
     Scenario("disk", "disk written per octet of persistent payload, 1 KiB, steady state",
-             [Row("octets", "written", "≤ 1.3", "", 1, 2)], disk_octets, brokers=("leveret", "rabbitmq"), rounds_max=2),
+             [Row("octets given to the disk, all processes", "written", "≤ 1.3", "", 1, 2),
+              Row("pages that the kernel counts for the process", "counted", "", "", 1, 2)], disk_octets, brokers=("leveret", "rabbitmq"), rounds_max=2),
     Scenario("queues", "cost per message with 1, 100 and 10,000 queues",
              [Row("with one", "first", "", "µs", 1, 3), Row("worst", "worst", "", "µs", 1, 3),
               Row("ratio", "ratio", "≤ 1.5", "×", 1, 2)],

@@ -153,17 +153,19 @@ def test_a_million_messages_of_1_kib(own_broker, restart):
             since = time.monotonic()
             drain(raw, b"million")
             drained = time.monotonic() - since
-        live = MESSAGES // 100 * (BODY_OCTETS + 200)
+        # Twice what lives, and four segments: a record of these is 88 octets longer than its body.
+        live = MESSAGES // 100 * (BODY_OCTETS + 88)
         bound = 2 * live + 4 * 64 * 1024 * 1024
         since = time.monotonic()
         while (taken := disk_octets(data)) > bound:
-            assert time.monotonic() - since < 10, f"{taken} octets on the disk, {bound} allowed"
+            # The aim is 10 s and was read as 0.4; a machine that runs other things may take longer.
+            assert time.monotonic() - since < 30, f"{taken} octets on the disk, {bound} allowed"
             time.sleep(0.1)
         given_back = time.monotonic() - since
     anonymous = own_broker.anonymous_octets()
     print(
         f"filled in {filled:.1f} s, started in {started * 1e3:.0f} ms, drained in {drained:.1f} s, "
-        f"{taken / 1e6:.0f} MB on the disk after {given_back:.1f} s, {anonymous / 1e6:.0f} MB anonymous memory; "
+        f"{taken / 1e6:.0f} MB of {bound / 1e6:.0f} on the disk after {given_back:.1f} s, {anonymous / 1e6:.0f} MB anonymous memory; "
         f"bystander p50 {bystander.at(0.5):.2f} ms, p99 {bystander.at(0.99):.2f} ms, max {bystander.at(1):.2f} ms"
     )
     # Generous: a shared machine. The numbers themselves are in docs/benchmarks.md.
