@@ -44,15 +44,12 @@ impl<'a> Message<'a> {
 pub enum Body<'a> {
     /// All its octets.
     Octets(&'a [u8]),
-    /// It lies in a file of its own, since it is larger than [`Body::INLINE_OCTETS_MAX`].
+    /// It lies in a file of its own, since it has `large_body_octets_min` octets or more, so that no
+    /// turn of the loop copies more than that for one message.
     Large(LargeBody),
 }
 
 impl Body<'_> {
-    /// Bodies up to this many octets lie in their record; larger ones in a file of their own, so
-    /// that no turn of the loop copies more than this for one message.
-    pub const INLINE_OCTETS_MAX: u64 = 1 << 20;
-
     /// Length in octets.
     #[inline]
     pub fn octets(&self) -> u64 {

@@ -106,7 +106,7 @@ limits! {
     /// How often segments are looked for that are worth rewriting, in milliseconds; a full one waits four times as long for its index.
     segment_look_ms: u64 = 250, 0, 60_000;
     /// Octets of a body from which on it lies in a file of its own.
-    large_body_octets_min: u64 = 1_048_576, 65_536, 134_217_728;
+    large_body_octets_min: u64 = 1_048_576, 16_384, 16_777_216;
     /// How long a clean stop may take to write its checkpoint, in milliseconds.
     stop_timeout_ms: u64 = 800, 0, 600_000;
     /// Open HTTP connections, the control socket's included.

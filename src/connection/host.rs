@@ -58,6 +58,12 @@ pub struct Offer {
     pub heartbeat_s: u16,
     /// Octets of a message's body.
     pub body_octets_max: u64,
+    /// A body of so many octets, or more, is handed to the storage piece by piece
+    /// ([`Host::large_begin`]).
+    pub large_body_octets_min: u64,
+    /// Octets of a body that may be published from where it lies: it is neither too large nor
+    /// [large](Self::large_body_octets_min). One bound, so that a message costs one comparison.
+    pub whole_body_octets_max: u64,
     /// From accept to open-ok, in milliseconds.
     pub handshake_timeout_ms: u64,
     /// From close to close-ok, in milliseconds.

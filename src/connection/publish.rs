@@ -52,7 +52,7 @@ impl Connection {
                 properties,
                 body,
                 octets: content_octets,
-            } if body.len() as u64 <= host.offer().body_octets_max => {
+            } if body.len() as u64 <= host.offer().whole_body_octets_max => {
                 let summary = self.properties.check(properties)?;
                 let publish = Publish {
                     message: Message {
@@ -149,7 +149,7 @@ impl Connection {
             self.channel_fault(number, Fault::Exception(exception, ids), host)?;
             return Ok(Step::Done);
         }
-        let body = if body_size > Body::INLINE_OCTETS_MAX {
+        let body = if body_size >= host.offer().large_body_octets_min {
             PartialBody::Large {
                 body: host.large_begin(body_size, summary.persistent),
                 is_behind: false,

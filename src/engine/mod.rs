@@ -382,6 +382,14 @@ impl<S: Storage> Engine<S> {
         self.plant.to_write(id.slot)
     }
 
+    /// The octets that stand in line behind those of [`Engine::octets_for`], where a large body
+    /// comes between; the body itself is left out. So a test can see at once all that a call did.
+    pub fn octets_behind(&self, id: ConnectionId) -> impl Iterator<Item = &[u8]> {
+        let is_there = self.is_there(id);
+        let outbox = is_there.then(|| &self.plant.outboxes[id.slot as usize]);
+        outbox.into_iter().flat_map(Outbox::behind)
+    }
+
     /// Notes that so many of the octets were written; `is_blocked`: the socket takes no more now.
     pub fn wrote(&mut self, id: ConnectionId, octets: usize, is_blocked: bool) {
         if !self.is_there(id) {
@@ -870,6 +878,10 @@ fn offer(config: &Config) -> Offer {
         initial_frame_max: limits.initial_frame_max,
         heartbeat_s: limits.heartbeat_s,
         body_octets_max: limits.body_octets_max,
+        large_body_octets_min: limits.large_body_octets_min,
+        whole_body_octets_max: limits
+            .body_octets_max
+            .min(limits.large_body_octets_min.saturating_sub(1)),
         handshake_timeout_ms: limits.handshake_timeout_ms,
         close_timeout_ms: limits.close_timeout_ms,
         login_refusal_delay_ms: limits.login_refusal_delay_ms,

@@ -92,6 +92,15 @@ impl<H> Outbox<H> {
         !self.later.is_empty()
     }
 
+    /// What stands in line behind the octets of [`Outbox::to_write`], without large bodies, in the
+    /// order in which it was appended.
+    pub fn behind(&self) -> impl Iterator<Item = &[u8]> {
+        self.later.iter().filter_map(|part| match part {
+            Part::Octets(octets) => Some(octets.as_slice()),
+            Part::Large(_) => None,
+        })
+    }
+
     /// Where to append octets. `spare` gives a buffer when there is none.
     #[inline]
     pub fn append_to(&mut self, spare: &mut Vec<Vec<u8>>) -> &mut Vec<u8> {
@@ -179,6 +188,10 @@ impl<H> Outbox<H> {
         self.written += octets;
         self.octets_out += octets as u64;
         debug_assert!(self.written <= self.current.len());
+        // A part that nothing was put into in the end is nothing to wait for.
+        while matches!(self.later.front(), Some(Part::Octets(part)) if part.is_empty()) {
+            self.later.pop_front();
+        }
         if self.written == self.current.len() {
             self.written = 0;
             self.current.clear();
@@ -196,5 +209,34 @@ impl<H> Part<H> {
             Part::Octets(octets) => octets.len(),
             Part::Large(_) => 0,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_that_stays_empty_is_not_waited_for() {
+        let mut outbox = Outbox::default();
+        let mut spare = Vec::new();
+        outbox.append_to(&mut spare).extend_from_slice(b"header");
+        outbox.append_large(LargePart {
+            handle: (),
+            body: LargeBody { file: 1, octets: 3 },
+            channel: 1,
+            sent: 0,
+        });
+        // Room is made for an answer that does not come to be.
+        assert!(outbox.append_to(&mut spare).is_empty());
+        for octets in [6, 3 + 8] {
+            let waiting = outbox.to_write(|_, octets, into| {
+                into.resize(into.len() + octets as usize, 0);
+                LargeRead::Here
+            });
+            assert_eq!(waiting.len(), octets);
+            outbox.wrote(octets, &mut spare);
+        }
+        assert!(!outbox.has_large() && outbox.is_empty());
     }
 }

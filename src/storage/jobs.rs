@@ -188,6 +188,10 @@ pub(super) enum Job<S: Storage> {
         names: Vec<String>,
         map: Option<Arc<S::Map>>,
     },
+    /// Removes the files of large bodies that nobody needs.
+    RemoveBodies {
+        bodies: Vec<LargeHandle<S>>,
+    },
     /// Writes the definitions anew under another seed.
     RewriteDefinitions {
         seed: Seed,
@@ -416,6 +420,10 @@ impl<S: Storage> KeeperJob<S> {
             Job::Remove { names, map } => {
                 drop(map);
                 AnswerKind::Removed(remove(storage, &names))
+            }
+            Job::RemoveBodies { bodies } => {
+                let removed = bodies.iter().map(|body| body.remove(storage));
+                AnswerKind::Removed(removed.fold(Ok(()), io::Result::and))
             }
         })
     }

@@ -84,6 +84,25 @@ impl<S: Storage> LargeHandle<S> {
             .ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
+    /// Removes the name of the file. Who still has the handle can read on: a file that was not
+    /// opened since the start is opened before its name goes.
+    pub(super) fn remove(&self, storage: &S) -> io::Result<()> {
+        if Arc::strong_count(&self.0) > 1 {
+            match self.file(storage, false) {
+                // What is still to be written must not make the name again.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    self.file(storage, true)?;
+                }
+                Err(error) => return Err(error),
+                Ok(_) => {}
+            }
+        }
+        match storage.remove(&body_name(self.0.body.file)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// Writes part of the body; syncs file and name if that is wanted. Blocks.
     pub(super) fn write(
         &self,
@@ -158,6 +177,9 @@ struct Large<S: Storage> {
     behind: bool,
     /// The log has its record, which must wait until the body is complete.
     record: Option<MessageRef>,
+    /// The transient record under which a transaction keeps its message until it is committed.
+    kept: Option<MessageRef>,
+    /// Entries that need it, of both records.
     holders: u32,
     /// The logged entries that need it.
     entries: Vec<(QueueId, u64)>,
@@ -170,8 +192,6 @@ pub(super) struct LargeWrite<S: Storage> {
     pub(super) offset: u64,
     pub(super) octets: Vec<u8>,
     pub(super) sync: bool,
-    /// The last one of its body.
-    pub(super) last: bool,
     /// There was no room for it before.
     pub(super) is_retried: bool,
 }
@@ -184,9 +204,12 @@ pub(super) struct Larges<S: Storage> {
     pub(super) next: u64,
     /// Bodies whose record is in the log and that are not complete: the flusher waits for them.
     incomplete_records: u32,
-    /// Names to be removed once a batch is flushed, the one that says that they are not needed.
-    gone: VecDeque<(Batch, String)>,
+    /// Bodies whose files go once a batch is flushed, the one that says that they are not needed.
+    gone: VecDeque<(Batch, LargeHandle<S>)>,
     retry: Vec<LargeWrite<S>>,
+    /// Bodies that are forgotten and still being written, since someone reads them: octets that are
+    /// not written.
+    unfinished: HashMap<u64, usize>,
     /// Of these those that were handed to the keeper again and not answered for.
     retried: u32,
     /// Stretches that were read, oldest first: file, offset, octets asked for.
@@ -212,6 +235,7 @@ impl<S: Storage> Larges<S> {
             incomplete_records: 0,
             gone: VecDeque::new(),
             retry: Vec::new(),
+            unfinished: HashMap::new(),
             retried: 0,
             stretches: VecDeque::new(),
             stretches_octets: 0,
@@ -247,6 +271,7 @@ impl<S: Storage> Larges<S> {
             complete: true,
             behind: false,
             record: Some(at),
+            kept: None,
             holders: entries.len() as u32,
             entries,
         };
@@ -288,14 +313,13 @@ impl<S: Storage> Large<S> {
             offset,
             octets,
             sync,
-            last: end,
             is_retried: false,
         }));
     }
 }
 
 impl<S: Storage> Store<S> {
-    /// Begins a body of `octets` octets, more than [`Body::INLINE_OCTETS_MAX`] as a rule.
+    /// Begins a body of `octets` octets: many, as a rule, but any number will do.
     ///
     /// * `durable`: the message may be [appended](Store::append) to the log; otherwise it can only
     ///   be [kept](Store::keep).
@@ -316,6 +340,7 @@ impl<S: Storage> Store<S> {
             complete: false,
             behind: false,
             record: None,
+            kept: None,
             holders: 0,
             entries: Vec::new(),
         };
@@ -426,10 +451,10 @@ impl<S: Storage> Store<S> {
         let larges = &mut self.larges;
         let file = handle.0.body.file;
         // A body that is still being written cannot be read to its end yet: ask again.
-        let incomplete = larges
-            .bodies
-            .get(&file)
-            .is_some_and(|large| !large.complete);
+        let incomplete = match larges.bodies.get(&file) {
+            Some(large) => !large.complete,
+            None => larges.unfinished.contains_key(&file),
+        };
         let asked = |s: &Stretch| (s.file, s.offset, s.octets) == (file, offset, octets);
         let Some(at) = larges.stretches.iter().position(asked) else {
             return;
@@ -472,10 +497,18 @@ impl<S: Storage> Store<S> {
             }
         }
         let Some(large) = self.larges.bodies.get_mut(&file) else {
+            if let Some(octets) = self.larges.unfinished.get_mut(&file) {
+                *octets = octets.saturating_sub(write.octets.len());
+                if *octets == 0 {
+                    self.larges.unfinished.remove(&file);
+                    self.events.push_back(Event::LargeReady { file });
+                }
+            }
             return;
         };
         large.outstanding -= write.octets.len();
-        if write.last {
+        // An earlier part for which there was no room may come after the last.
+        if large.outstanding == 0 && large.handed_over == write.handle.0.body.octets {
             large.complete = true;
             if large.record.is_some_and(|at| !at.is_transient()) {
                 self.larges.incomplete_records -= 1;
@@ -487,10 +520,34 @@ impl<S: Storage> Store<S> {
         }
     }
 
+    /// Drops writes of forgotten bodies that nobody reads any more.
+    fn drop_unread_retries(&mut self) {
+        let larges = &mut self.larges;
+        let mut holders: HashMap<u64, usize> = HashMap::new();
+        for write in &larges.retry {
+            *holders.entry(write.handle.0.body.file).or_default() += 1;
+        }
+        let (bodies, unfinished) = (&larges.bodies, &mut larges.unfinished);
+        larges.retry.retain(|write| {
+            let file = write.handle.0.body.file;
+            // Counted before any is dropped: the first that goes takes the others along.
+            let is_read = Arc::strong_count(&write.handle.0) > holders[&file];
+            if !is_read && !bodies.contains_key(&file) {
+                unfinished.remove(&file);
+                holders.insert(file, usize::MAX);
+                return false;
+            }
+            true
+        });
+    }
+
     /// Tries writes again that found no room.
     pub(super) fn retry_large(&mut self) {
+        self.drop_unread_retries();
         for mut write in self.larges.retry.drain(..) {
             write.is_retried = true;
+            // The part that was to sync all may be on the disk before this one.
+            write.sync |= write.handle.0.named;
             self.larges.retried += 1;
             self.jobs.push_back(Job::LargeWrite(write));
         }
@@ -520,8 +577,11 @@ impl<S: Storage> Store<S> {
         };
         debug_assert_eq!(large.received, body.octets);
         debug_assert!(at.is_transient() || large.handle.0.named);
-        large.record = Some(at);
-        large.holders = holders;
+        if let Some(before) = large.record.replace(at) {
+            debug_assert!(before.is_transient() && large.kept.is_none());
+            large.kept = Some(before);
+        }
+        large.holders += holders;
         large.entries = entries.to_vec();
         larges.by_record.insert(at, body.file);
         if !at.is_transient() {
@@ -540,6 +600,11 @@ impl<S: Storage> Store<S> {
         let Some(large) = self.larges.bodies.get_mut(&file) else {
             return;
         };
+        if large.kept == Some(at) {
+            // The place will be another message's.
+            large.kept = None;
+            self.larges.by_record.remove(&at);
+        }
         if let Some(settled) = settled {
             large.entries.retain(|&entry| entry != settled);
         }
@@ -579,9 +644,16 @@ impl<S: Storage> Store<S> {
         let Some(large) = self.larges.bodies.remove(&file) else {
             return;
         };
-        self.larges
-            .retry
-            .retain(|write| write.handle.0.body.file != file);
+        let is_of_it = |write: &LargeWrite<S>| write.handle.0.body.file == file;
+        let retries = self.larges.retry.iter().filter(|it| is_of_it(it)).count();
+        if Arc::strong_count(&large.handle.0) == 1 + retries {
+            self.larges.retry.retain(|it| !is_of_it(it));
+        } else if large.outstanding > 0 {
+            self.larges.unfinished.insert(file, large.outstanding);
+        }
+        if let Some(kept) = large.kept {
+            self.larges.by_record.remove(&kept);
+        }
         if let Some(at) = large.record {
             self.larges.by_record.remove(&at);
             if !at.is_transient() {
@@ -596,13 +668,13 @@ impl<S: Storage> Store<S> {
         if large.handle.0.named {
             // The record may come back as long as its settlement, or that its queue is gone, is
             // not on stable storage; the commit of this turn tells which batch that is.
-            self.larges.gone.push_back((LATER, body_name(file)));
+            self.larges.gone.push_back((LATER, large.handle));
         }
     }
 
     /// Removes the files of bodies whose settlement is on stable storage.
     pub(super) fn remove_large(&mut self) {
-        let mut names = Vec::new();
+        let mut bodies = Vec::new();
         let open = self.batch();
         for (batch, _) in self.larges.gone.iter_mut().rev() {
             if *batch != LATER {
@@ -612,12 +684,12 @@ impl<S: Storage> Store<S> {
         }
         while let Some((batch, _)) = self.larges.gone.front()
             && *batch <= self.flushed()
-            && let Some((_, name)) = self.larges.gone.pop_front()
+            && let Some((_, body)) = self.larges.gone.pop_front()
         {
-            names.push(name);
+            bodies.push(body);
         }
-        if !names.is_empty() {
-            self.jobs.push_back(Job::Remove { names, map: None });
+        if !bodies.is_empty() {
+            self.jobs.push_back(Job::RemoveBodies { bodies });
         }
     }
 }

@@ -649,7 +649,7 @@ impl<S: Storage> Opening<'_, S> {
             indexes.insert(number, index);
         }
         replay(store, &indexes);
-        self.large_bodies(store, &indexes);
+        self.large_bodies(store, &indexes)?;
         self.recovery.queue_id_next = store.ledgers.id_next;
         self.recovery.queues = pages(store, &indexes);
         store.scrub = Some(Scrub::new(unread, store.now));
@@ -657,24 +657,35 @@ impl<S: Storage> Opening<'_, S> {
         Ok(self.recovery)
     }
 
-    /// Finds the bodies that lie in files of their own; removes those that nobody needs.
-    fn large_bodies(&mut self, store: &mut Store<S>, indexes: &BTreeMap<u32, Index>) {
+    /// Finds the bodies that lie in files of their own; removes those that nobody needs. One whose
+    /// record is damaged stays, since it may be needed.
+    fn large_bodies(
+        &mut self,
+        store: &mut Store<S>,
+        indexes: &BTreeMap<u32, Index>,
+    ) -> Result<(), StorageError> {
         let mut greatest = 0;
+        let mut doubtful = Vec::new();
         for (&number, index) in indexes {
             if index.large.is_empty() {
                 continue;
             }
-            let file = self.storage.open(&segment_name(number));
+            let name = segment_name(number);
+            let file = self.storage.open(&name).map_err(unreadable(&name))?;
             for &(place, body_file) in &index.large {
                 greatest = greatest.max(body_file);
                 let offset = store.segments.get(number).and_then(|s| s.offset_of(place));
                 let seed = store.segments.get(number).map(|segment| segment.seed);
-                let record = file
-                    .as_ref()
-                    .ok()
-                    .and_then(|file| read_large_record(self.storage, file, offset?, seed?));
+                let record = match offset.zip(seed) {
+                    Some((offset, seed)) => read_large_record(self.storage, &file, offset, seed)
+                        .map_err(unreadable(&name))?,
+                    None => None,
+                };
                 let Some((body, queues)) = record else {
-                    self.report(format!("{}: cannot be read", segment_name(number)));
+                    doubtful.push(body_file);
+                    self.report(format!(
+                        "{name}: the record of the large body {body_file:016x} is damaged"
+                    ));
                     continue;
                 };
                 let live: Vec<_> = queues
@@ -700,7 +711,7 @@ impl<S: Storage> Opening<'_, S> {
         for name in &self.names {
             if let Some(file) = number_in_body_name(name) {
                 greatest = greatest.max(file);
-                if !store.larges.knows(file) {
+                if !store.larges.knows(file) && !doubtful.contains(&file) {
                     superfluous.push(name.clone());
                 }
             }
@@ -718,6 +729,7 @@ impl<S: Storage> Opening<'_, S> {
                 map: None,
             });
         }
+        Ok(())
     }
 
     /// Names the segments that the checkpoint knew and that are not there.
@@ -859,19 +871,27 @@ fn live_in(settled: &RangeSet, first: u64, last: u64) -> u32 {
     (last + 1 - first - settled.count_in(first, last)) as u32
 }
 
-/// The body that the record at `offset` names, and the queues that got it.
+/// A body, and the entries that its record was written for.
+type LargeRecord = (LargeBody, Vec<(QueueId, u64)>);
+
+/// The body that the record at `offset` names, and the queues that got it; `None` when the record
+/// is damaged.
 fn read_large_record<S: Storage>(
     storage: &S,
     file: &S::File,
     offset: u64,
     seed: Seed,
-) -> Option<(LargeBody, Vec<(QueueId, u64)>)> {
+) -> io::Result<Option<LargeRecord>> {
     let mut head = vec![0; HEADER_OCTETS];
-    read_exact_at(storage, file, offset, &mut head).ok()?;
-    let header = RecordHeader::decode(&head, seed)?;
+    read_exact_at(storage, file, offset, &mut head)?;
+    let Some(header) = RecordHeader::decode(&head, seed) else {
+        return Ok(None);
+    };
     let mut record = vec![0; HEADER_OCTETS + header.length as usize];
-    read_exact_at(storage, file, offset, &mut record).ok()?;
-    let (header, payload) = decode_record(&record, seed).ok()?;
-    let message = MessagePayload::new(header.kind, payload)?;
-    Some((message.large()?.0, message.queues().collect()))
+    read_exact_at(storage, file, offset, &mut record)?;
+    let Ok((header, payload)) = decode_record(&record, seed) else {
+        return Ok(None);
+    };
+    let message = MessagePayload::new(header.kind, payload);
+    Ok(message.and_then(|message| Some((message.large()?.0, message.queues().collect()))))
 }

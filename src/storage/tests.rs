@@ -496,6 +496,124 @@ fn a_large_body_is_on_disk_before_its_batch_and_goes_with_its_last_entry() {
 }
 
 #[test]
+fn a_large_body_of_a_transaction_outlives_its_commit() {
+    let mut bench = Bench::open(MemoryStorage::new());
+    let (body, whole) = large(&mut bench, 300_000, true);
+    // As the router does it: kept until the commit, then logged, then no longer kept.
+    let kept = bench.store.keep(bench.now, &large_message(body), 1);
+    let to = [(QueueId(1), 1)];
+    let stored = bench.store.append(bench.now, &large_message(body), &to, 1);
+    (bench.store).release(Entry::new(kept.at, 1, kept.share_octets, 0));
+    bench.settle_down();
+    bench.settle_down();
+    assert_eq!(read_large(&mut bench, body), Some(whole.clone()));
+    let mut after = Bench::open(bench.disk.crash(1));
+    after.settle_down();
+    assert_eq!(read_large(&mut after, body), Some(whole));
+    let entry = Entry::new(stored.at, 1, stored.share_octets, Entry::LOGGED);
+    bench.store.settle(QueueId(1), entry);
+    bench.settle_down();
+    bench.settle_down();
+    let name = format!("{:016x}.body", body.file);
+    assert!(bench.disk.contents(&name).is_none());
+}
+
+#[test]
+fn a_large_body_that_was_settled_before_it_was_read_can_still_be_read() {
+    let mut bench = Bench::open(MemoryStorage::new());
+    let (body, whole) = large(&mut bench, 300_000, true);
+    let to = [(QueueId(1), 1)];
+    bench.store.append(bench.now, &large_message(body), &to, 1);
+    bench.settle_down();
+    // After a start its file is not open.
+    let mut after = Bench::open(bench.disk.crash(1));
+    let handle = after.store.large_handle(body).expect("it is there");
+    after.store.settle_range(QueueId(1), 1, 1);
+    after.settle_down();
+    after.settle_down();
+    let name = format!("{:016x}.body", body.file);
+    assert!(after.disk.contents(&name).is_none());
+    let mut read = Vec::new();
+    while after.store.read_large(&handle, 0, 1000, &mut read) == LargeRead::Cold {
+        after.settle_down();
+    }
+    assert_eq!(read, &whole[..1000]);
+}
+
+#[test]
+fn a_large_body_with_a_part_that_found_no_room_is_not_whole() {
+    let mut bench = Bench::open(MemoryStorage::new());
+    bench.settle_down();
+    let whole: Vec<u8> = (0..600_000_u32).map(|index| (index % 251) as u8).collect();
+    let body = bench.store.large_begin(whole.len() as u64, true);
+    bench.store.large_append(body, &whole[..300_000]);
+    bench.disk.set_free_octets(Some(0));
+    bench.commit();
+    while bench.keep_one() {}
+    // Room for the rest, which is written before the first part is tried again.
+    bench.disk.set_free_octets(None);
+    bench.store.large_append(body, &whole[300_000..]);
+    let to = [(QueueId(1), 1)];
+    bench.store.append(bench.now, &large_message(body), &to, 1);
+    let batch = bench.store.batch();
+    bench.commit();
+    while bench.keep_one() {}
+    bench.commit();
+    assert!(!bench.flush_one() && bench.store.flushed() < batch);
+    bench.settle_down();
+    assert!(bench.store.flushed() >= batch);
+    for seed in 0..10 {
+        let mut after = Bench::open(bench.disk.crash(seed));
+        assert_eq!(read_large(&mut after, body), Some(whole.clone()));
+    }
+}
+
+#[test]
+fn a_large_body_that_is_settled_while_it_is_written_can_be_read() {
+    let mut bench = Bench::open(MemoryStorage::new());
+    bench.settle_down();
+    let whole = vec![7; 100_000];
+    let body = bench.store.large_begin(whole.len() as u64, true);
+    bench.store.large_append(body, &whole);
+    bench.disk.set_free_octets(Some(0));
+    bench.commit();
+    while bench.keep_one() {}
+    let handle = bench.store.large_handle(body).expect("it was begun");
+    bench.store.large_abandon(body);
+    bench.disk.set_free_octets(None);
+    let mut read = Vec::new();
+    while bench.store.read_large(&handle, 0, 100_000, &mut read) == LargeRead::Cold {
+        bench.settle_down();
+        bench.now.monotonic_us += 300_000;
+    }
+    assert_eq!(read, whole);
+    let names = bench_names(&bench.disk);
+    assert!(names.iter().all(|name| !name.contains(".body")));
+}
+
+#[test]
+fn a_segment_that_cannot_be_read_at_the_start_costs_no_large_body() {
+    let mut bench = Bench::open(MemoryStorage::new());
+    let (body, whole) = large(&mut bench, 300_000, true);
+    let to = [(QueueId(1), 1)];
+    bench.store.append(bench.now, &large_message(body), &to, 1);
+    bench.settle_down();
+    let mut refused = 0;
+    for call in 1..60 {
+        let disk = bench.disk.crash(1);
+        disk.fail(call, DiskFault::Eio);
+        match Store::open(disk.clone(), bench.store.config.clone(), bench.now, 1) {
+            Ok((store, _)) => assert!(store.large_handle(body).is_some(), "call {call}"),
+            Err(_) => refused += 1,
+        }
+        let mut after = Bench::open(disk.killed());
+        after.settle_down();
+        assert_eq!(read_large(&mut after, body), Some(whole.clone()));
+    }
+    assert!(refused > 0);
+}
+
+#[test]
 fn a_large_body_that_is_damaged_is_not_served() {
     let mut bench = Bench::open(MemoryStorage::new());
     let (body, _) = large(&mut bench, 300_000, true);

@@ -284,7 +284,8 @@ fn publish(shared: &mut Shared, random: &mut Random) -> Operation {
         *random.pick(&KEYS)
     };
     let body_octets = if random.one_in(shared.large_one_in) {
-        random.between(100_000, 1_000_000)
+        let (least, most) = *random.pick(&[(16_384, 100_000), (100_000, 1_100_000)]);
+        random.between(least, most)
     } else if random.one_in(40) {
         random.between(3000, 20_000)
     } else {

@@ -111,7 +111,7 @@ fn plan(seed: u64) -> Plan {
 }
 
 /// What must have happened at least once in a thousand seeds.
-const SHOULD_HAPPEN: [&str; 31] = [
+const SHOULD_HAPPEN: [&str; 35] = [
     "audits",
     "blocked",
     "confirmed",
@@ -137,6 +137,10 @@ const SHOULD_HAPPEN: [&str; 31] = [
     "fault: short write of a segment",
     "fault: short write of definitions",
     "kills",
+    "large bodies back after a restart",
+    "large bodies published",
+    "large bodies read",
+    "large bodies removed",
     "not recovered",
     "power losses",
     "recovered as promised",

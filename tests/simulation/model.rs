@@ -268,6 +268,8 @@ pub(crate) struct Model {
     groups: Vec<Group>,
     /// Octets on the disk were damaged: messages may be lost, or come back.
     pub(crate) is_damaged: bool,
+    /// Bodies of so many octets lie in files of their own.
+    pub(crate) large_octets_min: u64,
     in_call: BTreeSet<Uid>,
 }
 
@@ -299,6 +301,7 @@ impl Model {
             next_uid: 1,
             groups: Vec::new(),
             is_damaged: false,
+            large_octets_min: u64::MAX,
             in_call: BTreeSet::new(),
         }
     }
@@ -759,7 +762,12 @@ impl Model {
                     ));
                 }
             }
-            O::Publish(publication) => self.publish(key, number, publication)?,
+            O::Publish(publication) => {
+                if publication.body_octets as u64 >= self.large_octets_min {
+                    self.counts.add("large bodies published");
+                }
+                self.publish(key, number, publication)?;
+            }
             O::Consume { .. } => self.consume(key, number, operation)?,
             O::Cancel { tag, no_wait } => {
                 let channel = self.channel(key, number);
@@ -1704,6 +1712,9 @@ impl Model {
         let last = queue.delivered_in_call.unwrap_or(sequence);
         queue.delivered_in_call = Some(last.max(sequence));
         let is_maybe = entry.maybe;
+        if entry.is_old && self.publications[&id].body_octets as u64 >= self.large_octets_min {
+            self.counts.add("large bodies back after a restart");
+        }
         self.counts.add(flag);
         self.in_call.insert(uid);
         if is_maybe {
@@ -1939,6 +1950,20 @@ impl Model {
         let entries = self.queues[&uid].entries.values();
         let sure = entries.filter(|it| it.required || !it.maybe);
         sure.map(|it| it.message).collect()
+    }
+
+    /// Messages with bodies of so many octets or more that some queue or transaction may hold.
+    pub(crate) fn large_bodies(&self, octets_min: u64) -> usize {
+        let held = self.queues.values().flat_map(|it| it.entries.values());
+        let messages: BTreeSet<u64> = held.map(|it| it.message).collect();
+        let channels = self.connections.values().flat_map(|it| &it.channels);
+        let waiting = channels.filter_map(|(_, it)| match &it.mode {
+            Mode::Tx(transaction) => Some(transaction.publishes.iter().map(|it| it.id)),
+            _ => None,
+        });
+        let all: BTreeSet<u64> = messages.into_iter().chain(waiting.flatten()).collect();
+        let is_large = |id: &&u64| self.publications[*id].body_octets as u64 >= octets_min;
+        all.iter().filter(is_large).count()
     }
 
     /// Whether it is not known of some message of the queue whether it is there.

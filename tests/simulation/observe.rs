@@ -1,8 +1,8 @@
 //! What the engine puts into the outboxes, held against the model.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
-use leveret::wire::content::ContentHeader;
+use leveret::wire::content::{ContentHeader, Properties};
 use leveret::wire::decoder::{Decoded, decode};
 use leveret::wire::{FrameKind, Method};
 
@@ -29,25 +29,160 @@ struct Partial {
     body: Vec<u8>,
 }
 
+/// A content as its octets come, which for a large body is later than its place in line.
+#[derive(Debug)]
+struct Coming {
+    /// Octets of the body to come; `None` until the header has come.
+    left: Option<u64>,
+    is_large: bool,
+    body: Vec<u8>,
+}
+
 /// Reads what goes to one client.
-#[derive(Debug, Default)]
+///
+/// A large body is read from the disk only when its turn to be written has come, while the engine
+/// goes on and puts more in line behind it. The model is told of everything as soon as it stands in
+/// line; the client learns of it when the octets are there.
+#[derive(Debug)]
 pub(crate) struct Tap {
+    /// A body of so many octets stands in line by name.
+    large_octets_min: u64,
     buffer: Vec<u8>,
     partial: BTreeMap<u16, Partial>,
+    /// Octets of the line behind a large body that were looked at already.
+    ahead: usize,
+    coming: BTreeMap<u16, Coming>,
+    /// What the model was told of and the client was not: an entry for each method or content.
+    announced: VecDeque<Option<Event>>,
+    /// The messages with large bodies that the model was told of and that have not come.
+    large: VecDeque<u64>,
 }
 
 impl Tap {
-    /// Takes octets in, and tells the model of each whole frame. Gives what the client learns.
+    pub(crate) fn new(large_octets_min: u64) -> Self {
+        Tap {
+            large_octets_min,
+            buffer: Vec::new(),
+            partial: BTreeMap::new(),
+            ahead: 0,
+            coming: BTreeMap::new(),
+            announced: VecDeque::new(),
+            large: VecDeque::new(),
+        }
+    }
+
+    /// Whether there is nothing that was not looked at.
+    pub(crate) fn is_idle(&self, new: &[u8], behind: &[&[u8]]) -> bool {
+        new.is_empty() && behind.iter().map(|it| it.len()).sum::<usize>() == self.ahead
+    }
+
+    /// Takes octets in, and those that stand in line behind them, and tells the model of each whole
+    /// frame. Gives what the client learns from the octets.
     pub(crate) fn take(
+        &mut self,
+        new: &[u8],
+        behind: &[&[u8]],
+        model: &mut Model,
+        key: ConnectionKey,
+        trace: &mut dyn FnMut(String),
+    ) -> Vec<Event> {
+        let (mut line, ended, bodies) = self.sort(new);
+        let known = self.ahead.min(line.len());
+        line.drain(..known);
+        self.ahead -= known;
+        let mut known = self.ahead;
+        for octets in behind {
+            line.extend_from_slice(&octets[known.min(octets.len())..]);
+            known = known.saturating_sub(octets.len());
+        }
+        assert_eq!(known, 0, "octets that stood in line are gone");
+        self.ahead = behind.iter().map(|it| it.len()).sum();
+        self.look(&line, model, key, trace);
+        for body in bodies {
+            let id = self.large.pop_front().expect("a large body was announced");
+            assert_eq!(body, model.publications[&id].body(), "the body of #{id}");
+            model.counts.add("large bodies read");
+        }
+        assert!(
+            ended <= self.announced.len(),
+            "more came than stood in line"
+        );
+        self.announced.drain(..ended).flatten().collect()
+    }
+
+    /// Takes large bodies out of octets that have come: what is left, how many methods and contents
+    /// have ended, and the bodies that have.
+    fn sort(&mut self, octets: &[u8]) -> (Vec<u8>, usize, Vec<Vec<u8>>) {
+        let (mut line, mut ended, mut bodies) = (Vec::new(), 0, Vec::new());
+        let mut at = 0;
+        while let Decoded::Frame {
+            kind,
+            channel,
+            payload,
+            consumed,
+        } = decode(&octets[at..], u32::MAX).expect("the engine sends well-formed frames")
+        {
+            let frame = &octets[at..at + consumed];
+            at += consumed;
+            if kind == FrameKind::Method {
+                let method = Method::decode(payload).expect("a method that can be read");
+                if method.has_content() {
+                    let coming = Coming {
+                        left: None,
+                        is_large: false,
+                        body: Vec::new(),
+                    };
+                    self.coming.insert(channel.0, coming);
+                } else {
+                    ended += 1;
+                }
+            }
+            let coming = self.coming.get_mut(&channel.0);
+            match (kind, coming) {
+                (FrameKind::Header, Some(coming)) => {
+                    let header = ContentHeader::decode(payload).expect("a header that can be read");
+                    coming.left = Some(header.body_size);
+                    coming.is_large = header.body_size >= self.large_octets_min;
+                }
+                (FrameKind::Body, Some(coming)) => {
+                    let left = coming
+                        .left
+                        .and_then(|left| left.checked_sub(payload.len() as u64));
+                    coming.left = Some(left.expect("no more body than was announced"));
+                    if coming.is_large {
+                        coming.body.extend_from_slice(payload);
+                    }
+                }
+                _ => {}
+            }
+            let is_large_body = kind == FrameKind::Body && self.coming[&channel.0].is_large;
+            if !is_large_body {
+                line.extend_from_slice(frame);
+            }
+            if self
+                .coming
+                .get(&channel.0)
+                .is_some_and(|it| it.left == Some(0))
+            {
+                ended += 1;
+                let whole = self.coming.remove(&channel.0).expect("seen above");
+                bodies.extend(whole.is_large.then_some(whole.body));
+            }
+        }
+        assert_eq!(at, octets.len(), "the engine writes whole frames");
+        (line, ended, bodies)
+    }
+
+    /// Tells the model of each whole frame.
+    fn look(
         &mut self,
         octets: &[u8],
         model: &mut Model,
         key: ConnectionKey,
         trace: &mut dyn FnMut(String),
-    ) -> Vec<Event> {
+    ) {
         self.buffer.extend_from_slice(octets);
         let buffer = std::mem::take(&mut self.buffer);
-        let mut events = Vec::new();
         let mut at = 0;
         while let Decoded::Frame {
             kind,
@@ -75,7 +210,8 @@ impl Tap {
                         self.partial.insert(number, partial);
                     } else {
                         trace(format!("{number} {method}"));
-                        events.push(model.observe(key, number, &method));
+                        self.announced
+                            .push_back(Some(model.observe(key, number, &method)));
                     }
                 }
                 FrameKind::Header => {
@@ -86,7 +222,7 @@ impl Tap {
                         .expect("a method before its header");
                     assert!(partial.header.is_none(), "a second content header");
                     partial.header = Some((header.body_size, header.properties.to_vec()));
-                    events.extend(self.finish(model, key, number, trace));
+                    self.finish(model, key, number, trace);
                 }
                 FrameKind::Body => {
                     let partial = self
@@ -94,12 +230,11 @@ impl Tap {
                         .get_mut(&number)
                         .expect("a header before its body");
                     partial.body.extend_from_slice(payload);
-                    events.extend(self.finish(model, key, number, trace));
+                    self.finish(model, key, number, trace);
                 }
             }
         }
         self.buffer = buffer[at..].to_vec();
-        events
     }
 
     fn finish(
@@ -108,21 +243,32 @@ impl Tap {
         key: ConnectionKey,
         number: u16,
         trace: &mut dyn FnMut(String),
-    ) -> Option<Event> {
-        let partial = &self.partial[&number];
+    ) {
+        let partial = self.partial.get_mut(&number).expect("a content was begun");
+        if let Some((body_size, properties)) = &partial.header
+            && *body_size >= self.large_octets_min
+        {
+            let properties = Properties::check(properties).expect("properties that can be read");
+            let id = properties.message_id().map(|it| it.to_string());
+            let id = id.and_then(|it| it.parse().ok()).expect("its number");
+            let publication = model.publications.get(&id);
+            partial.body = publication.expect("it was published").body();
+            self.large.push_back(id);
+        }
         let (body_size, _) = partial.header.as_ref().expect("a header before its body");
         assert!(
             partial.body.len() as u64 <= *body_size,
             "more body than was announced"
         );
         if (partial.body.len() as u64) < *body_size {
-            return None;
+            return;
         }
         let partial = self.partial.remove(&number).expect("it is there");
         let method = Method::decode(&partial.method).expect("a method that can be read");
         let (_, properties) = partial.header.expect("a header before its body");
         trace(format!("{number} {method} #{}", identity(&partial.body)));
-        model.observe_content(key, number, &method, &properties, &partial.body)
+        let event = model.observe_content(key, number, &method, &properties, &partial.body);
+        self.announced.push_back(event);
     }
 }
 

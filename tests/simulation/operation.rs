@@ -89,12 +89,19 @@ pub(crate) struct Publication {
     pub(crate) body_octets: usize,
 }
 
+/// Messages with bodies of so many octets bear their number as message-id, too: what a large body
+/// belongs to is known before its octets were read.
+pub(crate) const NAMED_BODY_OCTETS_MIN: usize = 16 << 10;
+
 impl Publication {
     pub(crate) fn properties(&self) -> Vec<u8> {
         let table = self.headers.table();
+        let name = self.id.to_string();
         PropertyList {
             headers: (!self.headers.pairs.is_empty()).then(|| table.as_table()),
             delivery_mode: self.persistent.then_some(2),
+            message_id: (self.body_octets >= NAMED_BODY_OCTETS_MIN)
+                .then(|| ShortString::truncated(&name)),
             ..PropertyList::default()
         }
         .to_octets()

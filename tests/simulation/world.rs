@@ -104,6 +104,8 @@ pub(crate) struct World {
     next_key: ConnectionKey,
     shared: Shared,
     restarts: u64,
+    /// Files of large bodies, when they were looked at last.
+    bodies: BTreeSet<String>,
     /// An error was put into the disk: the server may end.
     is_disk_failing: bool,
     is_disk_full: bool,
@@ -129,6 +131,7 @@ fn config(plan: Plan, random: &mut Random) -> Config {
     limits.outbox_octets_low = 1 << 10;
     limits.outbox_octets_high = *random.pick(&[2 << 10, 16 << 10, 256 << 10]);
     limits.outbox_octets_max = limits.outbox_octets_high * 2;
+    limits.large_body_octets_min = *random.pick(&[16 << 10, 64 << 10, 1 << 20]);
     limits.slice_entries_max = *random.pick(&[16, 4096]);
     limits.login_refusal_delay_ms = 100;
     limits.close_timeout_ms = 1000;
@@ -150,8 +153,10 @@ impl World {
         let now = fresh_now(&mut random);
         let engine = Engine::open(storage.clone(), &config, now, random.draw())
             .expect("an empty directory opens");
-        let large_one_in = *random.pick(&[150, 1500, 4000]);
+        let large_one_in = *random.pick(&[40, 400, 4000]);
         let hostile_one_in = *random.pick(&[100, 400, 4000]);
+        let mut model = Model::new();
+        model.large_octets_min = config.limits.large_body_octets_min;
         World {
             plan,
             random,
@@ -162,7 +167,7 @@ impl World {
             flush_answers: VecDeque::new(),
             keep_answers: VecDeque::new(),
             now,
-            model: Model::new(),
+            model,
             peers: Vec::new(),
             next_key: 1,
             shared: Shared {
@@ -173,6 +178,7 @@ impl World {
                 is_exact: true,
             },
             restarts: 0,
+            bodies: BTreeSet::new(),
             is_disk_failing: false,
             is_disk_full: false,
             is_over: false,
@@ -228,6 +234,7 @@ impl World {
         }
         if self.settle() {
             self.model.check_quiet();
+            self.check_bodies();
             self.model.counts.add("quiet ends");
         }
         if self.plan.restarts > 0 {
@@ -442,7 +449,7 @@ impl World {
             pending: VecDeque::new(),
             sent: 0,
             consumed: 0,
-            tap: Tap::default(),
+            tap: Tap::new(self.config.limits.large_body_octets_min),
             seen: 0,
             events: VecDeque::new(),
             tapped: 0,
@@ -589,18 +596,20 @@ impl World {
     fn after_call(&mut self) {
         for peer in &mut self.peers {
             let waiting = self.engine.octets_for(peer.id);
-            if waiting.len() <= peer.seen {
+            let waiting_octets = waiting.len();
+            let new = waiting.get(peer.seen..).unwrap_or_default().to_vec();
+            let behind: Vec<&[u8]> = self.engine.octets_behind(peer.id).collect();
+            if peer.tap.is_idle(&new, &behind) {
                 continue;
             }
-            let new = &waiting[peer.seen..];
             peer.tapped += new.len() as u64;
             let key = peer.key;
             let (trace, is_traced, steps, now) =
                 (&mut self.trace, self.plan.is_traced, self.steps, self.now);
             let mut noted =
                 |line: String| note(trace, is_traced, steps, now, || format!("{key} ← {line}"));
-            let events = peer.tap.take(new, &mut self.model, key, &mut noted);
-            peer.seen = waiting.len();
+            let events = (peer.tap).take(&new, &behind, &mut self.model, key, &mut noted);
+            peer.seen = waiting_octets;
             let at = peer.tapped;
             peer.events
                 .extend(events.into_iter().map(|event| (at, event)));
@@ -652,6 +661,11 @@ impl World {
         let mut at = 0;
         while at < self.peers.len() {
             if self.engine.is_over(self.peers[at].id) {
+                let key = self.peers[at].key;
+                assert!(
+                    self.model.connections[&key].state != State::Open || self.is_disk_failing,
+                    "connection {key} is given up, perhaps in the middle of a content"
+                );
                 self.drop_peer(at);
             } else {
                 at += 1;
@@ -919,6 +933,38 @@ impl World {
         moved
     }
 
+    /// Files of large bodies, by name.
+    fn bodies(&self) -> BTreeSet<String> {
+        let names = self.storage.list().unwrap_or_default().into_iter();
+        names
+            .map(|(name, _)| name)
+            .filter(|name| name.contains(".body"))
+            .collect()
+    }
+
+    /// Counts the files of large bodies that are gone since it was asked last.
+    fn count_bodies(&mut self) {
+        let there = self.bodies();
+        for _ in self.bodies.difference(&there) {
+            self.model.counts.add("large bodies removed");
+        }
+        self.bodies = there;
+    }
+
+    /// When nothing is under way, no large body has a file that nobody needs.
+    fn check_bodies(&mut self) {
+        self.count_bodies();
+        let needed = self
+            .model
+            .large_bodies(self.config.limits.large_body_octets_min);
+        assert!(
+            self.bodies.len() <= needed || self.is_disk_failing,
+            "{} files of large bodies, {needed} are needed: {:?}",
+            self.bodies.len(),
+            self.bodies
+        );
+    }
+
     /// Holds the engine's own numbers against the model's.
     fn recount(&mut self) {
         let broker = self.engine.broker();
@@ -966,6 +1012,7 @@ impl World {
             self.model.topology.queues.len(),
             "number of queues"
         );
+        self.count_bodies();
         self.model.counts.add("recounts");
     }
 
@@ -1007,6 +1054,7 @@ impl World {
             }
             let _ = lived;
             self.trace_files();
+            self.bodies = self.bodies();
             if self.start() && self.look_around() {
                 return;
             }
