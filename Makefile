@@ -1,6 +1,6 @@
 # What can be done here; `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help build run test interop check sim fuzz fuzz-build bench bench-check inspect
+.PHONY: help build run test interop check sim fuzz fuzz-build bench bench-check flamegraph inspect
 
 DIR ?= leveret-data
 SEED ?= 1
@@ -44,6 +44,9 @@ fuzz-build: ## build every fuzz target
 
 bench: build ## measure every scenario against relay and RabbitMQ: ARGS='--only t16,p16 --rounds 3'
 	scripts/bench.py $(ARGS)
+
+flamegraph: ## draw where the time of the hot path goes: docs/flamegraph.svg; ARGS are words of `leveret perf throughput`
+	scripts/flamegraph.sh $(ARGS)
 
 bench-check: ## instructions of the hot path against benches/baseline.json; more than 2 % worse fails
 	scripts/bench-check.py $(ARGS)
