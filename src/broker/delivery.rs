@@ -25,11 +25,16 @@ impl Broker {
             let key = queue.available.front()?;
             let consumer = &mut self.consumers[key as usize];
             if consumer.has_credit() {
-                let channel = &mut self.channels[consumer.channel as usize];
-                if !consumer.no_ack && channel.consumer_unacked >= channel.consumer_unacked_max {
+                let channels = &mut self.channels;
+                if !consumer.no_ack
+                    && let channel = &mut channels[consumer.channel as usize]
+                    && channel.consumer_unacked >= channel.consumer_unacked_max
+                {
                     channel.has_limited = true;
                 } else if sink.has_room(consumer.outbox) {
-                    self.end_of_turn(slot);
+                    if queue.available.has_others() {
+                        self.end_of_turn(slot);
+                    }
                     return Some(key);
                 } else {
                     self.sessions[consumer.session as usize].parked.push(key);

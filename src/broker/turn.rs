@@ -39,6 +39,12 @@ impl Turn {
         self.front == NOBODY
     }
 
+    /// Whether somebody may stand behind the one whose turn it is.
+    #[inline]
+    pub fn has_others(&self) -> bool {
+        self.others.is_some()
+    }
+
     /// Whose turn it is.
     #[inline]
     pub fn front(&self) -> Option<ConsumerKey> {
