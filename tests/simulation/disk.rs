@@ -86,3 +86,9 @@ fn record(octets: &[u8], offset: usize, seed: u64) -> Option<Record> {
         kind: head[15] & 0x7F,
     })
 }
+
+/// What lies before the zeros that a file ends with.
+pub(crate) fn until_zeros(octets: &[u8]) -> &[u8] {
+    let end = octets.iter().rposition(|&octet| octet != 0);
+    &octets[..end.map_or(0, |at| at + 1)]
+}

@@ -111,11 +111,13 @@ fn plan(seed: u64) -> Plan {
 }
 
 /// What must have happened at least once in a thousand seeds.
-const SHOULD_HAPPEN: [&str; 35] = [
+const SHOULD_HAPPEN: [&str; 40] = [
     "audits",
     "blocked",
     "confirmed",
     "commits",
+    "damaged: an index",
+    "damaged: the checkpoint",
     "ended by a failed disk",
     "ended during an audit",
     "fault: EINTR",
@@ -141,6 +143,9 @@ const SHOULD_HAPPEN: [&str; 35] = [
     "large bodies published",
     "large bodies read",
     "large bodies removed",
+    "lost: an index",
+    "lost: the checkpoint",
+    "lost: the spare checkpoint",
     "not recovered",
     "power losses",
     "recovered as promised",

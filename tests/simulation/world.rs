@@ -1055,9 +1055,50 @@ impl World {
             let _ = lived;
             self.trace_files();
             self.bodies = self.bodies();
+            if self.random.one_in(6) {
+                self.lose_what_can_be_lost();
+            }
             if self.start() && self.look_around() {
                 return;
             }
+        }
+    }
+
+    /// Removes or damages a file that another stands in for: that costs nothing.
+    fn lose_what_can_be_lost(&mut self) {
+        let names = self.storage.list().unwrap_or_default();
+        let indexes = names.iter().filter(|(name, _)| name.contains(".idx"));
+        let indexes: Vec<String> = indexes.map(|(name, _)| name.clone()).collect();
+        let (checkpoint, spare) = ("checkpoint", "checkpoint.spare");
+        let copies = [checkpoint, spare].map(|name| self.storage.contents(name));
+        let [first, second] = copies.map(|it| it.map(|it| disk::until_zeros(&it).to_vec()));
+        // While the next one is being written there is no copy.
+        let has_copy = first.is_some() && first == second;
+        let (name, is_removed, what) = match self.random.below(5) {
+            0 if !indexes.is_empty() => {
+                (self.random.pick(&indexes).clone(), true, "lost: an index")
+            }
+            1 if !indexes.is_empty() => {
+                let name = self.random.pick(&indexes).clone();
+                (name, false, "damaged: an index")
+            }
+            2 if has_copy => (checkpoint.to_owned(), true, "lost: the checkpoint"),
+            3 if has_copy => (checkpoint.to_owned(), false, "damaged: the checkpoint"),
+            4 if has_copy => (spare.to_owned(), true, "lost: the spare checkpoint"),
+            _ => return,
+        };
+        self.note(|| format!("{what} ({name})"));
+        self.model.counts.add(what);
+        if is_removed {
+            self.storage.remove(&name).expect("it is there");
+            self.storage.sync_dir().expect("nothing fails yet");
+            return;
+        }
+        let octets = self.storage.contents(&name).unwrap_or_default();
+        let octets = disk::until_zeros(&octets).len();
+        if octets > 0 {
+            let (at, bit) = (self.random.below(octets), self.random.below(8) as u8);
+            assert!(self.storage.flip(&name, at, bit), "it is there");
         }
     }
 
