@@ -84,7 +84,7 @@ limits! {
     users_max: u32 = 100_000, 1, 10_000_000;
     /// Octets read from one peer in one turn of the loop; a body frame that has begun is read on for
     /// up to 64 KiB more.
-    inbox_octets_per_turn: usize = 32_768, 4_096, 16_777_216;
+    inbox_octets_per_turn: usize = 16_384, 4_096, 16_777_216;
     /// Octets in a peer's outbox at which its deliveries resume.
     outbox_octets_low: usize = 65_536, 1_024, 1_073_741_824;
     /// Octets in a peer's outbox at which its deliveries stop.

@@ -21,9 +21,6 @@ const QUEUES_A_TURN: usize = 256;
 const RANGES_A_TURN: usize = 8192;
 /// Dead segments whose files are kept for reuse.
 const RECYCLABLE_MAX: usize = 2;
-/// The same while segments are filled one after the other: several die under one checkpoint then,
-/// and a file that is made anew is written twice.
-const RECYCLABLE_BUSY_MAX: usize = 8;
 /// Full segments that may wait for their index.
 const UNINDEXED_MAX: usize = 1;
 
@@ -103,9 +100,6 @@ impl<S: Storage> Store<S> {
 
     /// One turn's share of all that is not urgent.
     pub(super) fn background(&mut self, now: Now) {
-        if self.recyclable.len() > RECYCLABLE_MAX && !self.fills_soon(now) {
-            self.remove_superfluous();
-        }
         self.next_indexes(now);
         // Compaction before checkpoints, since it may find that it wants one.
         self.next_compaction(now);
@@ -342,7 +336,7 @@ impl<S: Storage> Store<S> {
             let mut names = vec![index_name(number)];
             let useful = segment.octets >= self.config.segment_octets_min
                 && segment.rewritten == 0
-                && self.recyclable.len() < RECYCLABLE_BUSY_MAX;
+                && self.recyclable.len() < RECYCLABLE_MAX;
             if useful {
                 self.recyclable.push(segment_name(number));
             } else {
@@ -355,8 +349,8 @@ impl<S: Storage> Store<S> {
         }
     }
 
-    /// Removes files beyond those that are kept for reuse when nobody is in a hurry.
-    pub(super) fn remove_superfluous(&mut self) {
+    /// Removes files beyond those that are kept for reuse.
+    fn remove_superfluous(&mut self) {
         if self.recyclable.len() > RECYCLABLE_MAX {
             let names = self.recyclable.split_off(RECYCLABLE_MAX);
             self.jobs.push_back(Job::Remove { names, map: None });
@@ -422,7 +416,7 @@ impl<S: Storage> Store<S> {
     /// consumed in order dies a segment at a time and need not be rewritten on its way.
     fn wants_compaction(&self) -> bool {
         let ahead = self.prepared.values().map(|prepared| prepared.octets);
-        let spare = self.segment_octets * self.recyclable.len().min(RECYCLABLE_MAX) as u64;
+        let spare = self.segment_octets * self.recyclable.len() as u64;
         let files = self.segments.file_octets() + ahead.sum::<u64>() + spare;
         // A quarter of a segment less, for what is estimated.
         let slack = self.segment_octets * (4 * self.config.segment_slack).saturating_sub(1) / 4;

@@ -171,7 +171,6 @@ impl<S: Storage> Store<S> {
     /// Nothing was appended for a while: says that the last batch is stable and gives memory back.
     pub(super) fn become_idle(&mut self) {
         self.idle_at = None;
-        self.remove_superfluous();
         if self.has_new() || self.in_flight.is_some() {
             self.idle_at = Some(self.now.after_us(IDLE_US));
         } else if self.filling.is_some() && self.flushed_lsn > self.marked_lsn {

@@ -68,13 +68,6 @@ impl<S: Storage> Store<S> {
         }
     }
 
-    /// Whether segments are filled so fast that the one in hand was begun a moment ago.
-    pub(super) fn fills_soon(&self, now: Now) -> bool {
-        self.filling.is_some_and(|filling| {
-            now.monotonic_us.saturating_sub(filling.since.monotonic_us) < FULL_SOON_US
-        })
-    }
-
     pub(super) fn seal(&mut self, filling: Filling) {
         self.filling = None;
         if let Some(segment) = self.segments.get_mut(filling.number) {
