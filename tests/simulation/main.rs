@@ -1,5 +1,5 @@
 //! The engine under virtual time, a network that cuts, and a disk that fails: deterministic from
-//! one seed. See `world.rs` for what happens and `model.rs` for what must hold.
+//! one seed. See `world/` for what happens and `model/` for what must hold.
 //!
 //! * `cargo test --test simulation`: the seeds from 1 to 1000.
 //! * `LEVERET_SEED=7 cargo test --test simulation -- --nocapture`: one seed, with a trace of every
@@ -11,12 +11,14 @@
 mod client;
 mod counts;
 mod disk;
+mod encode;
 mod model;
 mod observe;
 mod operation;
 mod random;
 mod symptoms;
 mod topology;
+mod wish;
 mod world;
 
 use std::io::Write as _;

@@ -3,11 +3,9 @@
 use std::fmt;
 use std::rc::Rc;
 
+use leveret::wire::ShortString;
 use leveret::wire::content::PropertyList;
-use leveret::wire::encode;
 use leveret::wire::field_table::{FieldTable, FieldValue, TableBuilder};
-use leveret::wire::method::{basic, channel, confirm, connection, exchange, queue, tx};
-use leveret::wire::{ChannelNumber, DeliveryTag, Method, ShortString};
 
 /// The types of exchanges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +55,7 @@ impl Criteria {
         criteria
     }
 
-    fn table(&self) -> TableBuilder {
+    pub(crate) fn table(&self) -> TableBuilder {
         let mut table = TableBuilder::new();
         if let Some(any) = self.any {
             let mode: &[u8] = if any { b"any" } else { b"all" };
@@ -166,6 +164,49 @@ impl Hostility {
     }
 }
 
+/// What `exchange.declare` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ExchangeDeclare {
+    pub(crate) name: String,
+    pub(crate) kind: Kind,
+    pub(crate) passive: bool,
+    pub(crate) durable: bool,
+    pub(crate) auto_delete: bool,
+    pub(crate) internal: bool,
+    pub(crate) no_wait: bool,
+}
+
+/// What `queue.declare` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct QueueDeclare {
+    pub(crate) name: String,
+    pub(crate) passive: bool,
+    pub(crate) durable: bool,
+    pub(crate) exclusive: bool,
+    pub(crate) auto_delete: bool,
+    pub(crate) no_wait: bool,
+}
+
+/// What a bind or an unbind says, of a queue or of an exchange.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Bind {
+    pub(crate) destination: String,
+    pub(crate) source: String,
+    pub(crate) key: String,
+    pub(crate) criteria: Criteria,
+    pub(crate) no_wait: bool,
+}
+
+/// What `basic.consume` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Consume {
+    pub(crate) queue: String,
+    pub(crate) tag: String,
+    pub(crate) no_ack: bool,
+    pub(crate) exclusive: bool,
+    pub(crate) no_wait: bool,
+}
+
 /// One thing that a client sends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Operation {
@@ -185,73 +226,30 @@ pub(crate) enum Operation {
     ChannelCloseOk,
     Flow,
     Heartbeat,
-    ExchangeDeclare {
-        name: String,
-        kind: Kind,
-        passive: bool,
-        durable: bool,
-        auto_delete: bool,
-        internal: bool,
-        no_wait: bool,
-    },
+    ExchangeDeclare(ExchangeDeclare),
     ExchangeDelete {
         name: String,
         if_unused: bool,
         no_wait: bool,
     },
-    ExchangeBind {
-        destination: String,
-        source: String,
-        key: String,
-        criteria: Criteria,
-        no_wait: bool,
-    },
-    ExchangeUnbind {
-        destination: String,
-        source: String,
-        key: String,
-        criteria: Criteria,
-        no_wait: bool,
-    },
-    QueueDeclare {
-        name: String,
-        passive: bool,
-        durable: bool,
-        exclusive: bool,
-        auto_delete: bool,
-        no_wait: bool,
-    },
+    ExchangeBind(Bind),
+    ExchangeUnbind(Bind),
+    QueueDeclare(QueueDeclare),
     QueueDelete {
         name: String,
         if_unused: bool,
         if_empty: bool,
         no_wait: bool,
     },
-    QueueBind {
-        queue: String,
-        exchange: String,
-        key: String,
-        criteria: Criteria,
-        no_wait: bool,
-    },
-    QueueUnbind {
-        queue: String,
-        exchange: String,
-        key: String,
-        criteria: Criteria,
-    },
+    QueueBind(Bind),
+    /// Always answered: the specification has no `no_wait` here.
+    QueueUnbind(Bind),
     QueuePurge {
         name: String,
         no_wait: bool,
     },
     Publish(Rc<Publication>),
-    Consume {
-        queue: String,
-        tag: String,
-        no_ack: bool,
-        exclusive: bool,
-        no_wait: bool,
-    },
+    Consume(Consume),
     Cancel {
         tag: String,
         no_wait: bool,
@@ -304,389 +302,21 @@ impl Operation {
             | O::Recover { .. }
             | O::TxCommit
             | O::TxRollback
-            | O::QueueDeclare { .. }
+            | O::QueueDeclare(_)
             | O::Hostile(_)
             | O::Qos { .. }
-            | O::Consume { .. }             // These can end their channel, which sweeps.
-            | O::ExchangeDeclare { .. }
+            | O::Consume(_)
+            // These can end their channel, which sweeps.
+            | O::ExchangeDeclare(_)
             | O::ExchangeDelete { .. }
-            | O::ExchangeBind { .. }
-            | O::ExchangeUnbind { .. }
-            | O::QueueBind { .. }
-            | O::QueueUnbind { .. }
+            | O::ExchangeBind(_)
+            | O::ExchangeUnbind(_)
+            | O::QueueBind(_)
+            | O::QueueUnbind(_)
             | O::ConfirmSelect { .. }
             | O::TxSelect => true,
             O::Ack { tag, multiple } | O::Nack { tag, multiple, .. } => *tag == 0 || *multiple,
             _ => false,
-        }
-    }
-
-    /// The octets it travels as.
-    pub(crate) fn encode(&self, channel: u16, frame_max: u32) -> Vec<u8> {
-        use Operation as O;
-        let mut out = Vec::new();
-        let number = ChannelNumber(channel);
-        let mut method = |method: Method<'_>| encode::any_method_frame(&mut out, number, &method);
-        let no_arguments = FieldTable::default();
-        match self {
-            O::ProtocolHeader => return b"AMQP\0\0\x09\x01".to_vec(),
-            O::StartOk { password_is_right } => {
-                let mut capabilities = TableBuilder::new();
-                for name in [
-                    "consumer_cancel_notify",
-                    "connection.blocked",
-                    "authentication_failure_close",
-                ] {
-                    capabilities.push(ShortString::truncated(name), FieldValue::Bool(true));
-                }
-                let properties = TableBuilder::new().with(
-                    ShortString::literal("capabilities"),
-                    FieldValue::Table(capabilities.as_table()),
-                );
-                let response: &[u8] = if *password_is_right {
-                    b"\0guest\0guest"
-                } else {
-                    b"\0guest\0quest"
-                };
-                method(
-                    connection::StartOk {
-                        client_properties: properties.as_table(),
-                        mechanism: ShortString::literal("PLAIN"),
-                        response,
-                        locale: ShortString::literal("en_US"),
-                    }
-                    .into(),
-                );
-            }
-            O::TuneOk {
-                heartbeat_s,
-                frame_max,
-            } => method(
-                connection::TuneOk {
-                    channel_max: 2047,
-                    frame_max: *frame_max,
-                    heartbeat: *heartbeat_s,
-                }
-                .into(),
-            ),
-            O::Open => method(
-                connection::Open {
-                    virtual_host: ShortString::literal("/"),
-                    capabilities: ShortString::EMPTY,
-                    insist: false,
-                }
-                .into(),
-            ),
-            O::ConnectionClose => method(
-                connection::Close {
-                    reply_code: 200,
-                    reply_text: ShortString::literal("bye"),
-                    class_id: 0,
-                    method_id: 0,
-                }
-                .into(),
-            ),
-            O::ConnectionCloseOk => method(connection::CloseOk {}.into()),
-            O::ChannelOpen => method(
-                channel::Open {
-                    out_of_band: ShortString::EMPTY,
-                }
-                .into(),
-            ),
-            O::ChannelClose => method(
-                channel::Close {
-                    reply_code: 200,
-                    reply_text: ShortString::literal("bye"),
-                    class_id: 0,
-                    method_id: 0,
-                }
-                .into(),
-            ),
-            O::ChannelCloseOk => method(channel::CloseOk {}.into()),
-            O::Flow => method(channel::Flow { active: true }.into()),
-            O::Heartbeat => encode::heartbeat(&mut out),
-            O::ExchangeDeclare {
-                name,
-                kind,
-                passive,
-                durable,
-                auto_delete,
-                internal,
-                no_wait,
-            } => method(
-                exchange::Declare {
-                    ticket: 0,
-                    exchange: ShortString::truncated(name),
-                    exchange_type: ShortString::truncated(kind.name()),
-                    passive: *passive,
-                    durable: *durable,
-                    auto_delete: *auto_delete,
-                    internal: *internal,
-                    no_wait: *no_wait,
-                    arguments: no_arguments,
-                }
-                .into(),
-            ),
-            O::ExchangeDelete {
-                name,
-                if_unused,
-                no_wait,
-            } => method(
-                exchange::Delete {
-                    ticket: 0,
-                    exchange: ShortString::truncated(name),
-                    if_unused: *if_unused,
-                    no_wait: *no_wait,
-                }
-                .into(),
-            ),
-            O::ExchangeBind {
-                destination,
-                source,
-                key,
-                criteria,
-                no_wait,
-            } => method(
-                exchange::Bind {
-                    ticket: 0,
-                    destination: ShortString::truncated(destination),
-                    source: ShortString::truncated(source),
-                    routing_key: ShortString::truncated(key),
-                    no_wait: *no_wait,
-                    arguments: criteria.table().as_table(),
-                }
-                .into(),
-            ),
-            O::ExchangeUnbind {
-                destination,
-                source,
-                key,
-                criteria,
-                no_wait,
-            } => method(
-                exchange::Unbind {
-                    ticket: 0,
-                    destination: ShortString::truncated(destination),
-                    source: ShortString::truncated(source),
-                    routing_key: ShortString::truncated(key),
-                    no_wait: *no_wait,
-                    arguments: criteria.table().as_table(),
-                }
-                .into(),
-            ),
-            O::QueueDeclare {
-                name,
-                passive,
-                durable,
-                exclusive,
-                auto_delete,
-                no_wait,
-            } => method(
-                queue::Declare {
-                    ticket: 0,
-                    queue: ShortString::truncated(name),
-                    passive: *passive,
-                    durable: *durable,
-                    exclusive: *exclusive,
-                    auto_delete: *auto_delete,
-                    no_wait: *no_wait,
-                    arguments: no_arguments,
-                }
-                .into(),
-            ),
-            O::QueueDelete {
-                name,
-                if_unused,
-                if_empty,
-                no_wait,
-            } => method(
-                queue::Delete {
-                    ticket: 0,
-                    queue: ShortString::truncated(name),
-                    if_unused: *if_unused,
-                    if_empty: *if_empty,
-                    no_wait: *no_wait,
-                }
-                .into(),
-            ),
-            O::QueueBind {
-                queue,
-                exchange,
-                key,
-                criteria,
-                no_wait,
-            } => method(
-                queue::Bind {
-                    ticket: 0,
-                    queue: ShortString::truncated(queue),
-                    exchange: ShortString::truncated(exchange),
-                    routing_key: ShortString::truncated(key),
-                    no_wait: *no_wait,
-                    arguments: criteria.table().as_table(),
-                }
-                .into(),
-            ),
-            O::QueueUnbind {
-                queue,
-                exchange,
-                key,
-                criteria,
-            } => method(
-                queue::Unbind {
-                    ticket: 0,
-                    queue: ShortString::truncated(queue),
-                    exchange: ShortString::truncated(exchange),
-                    routing_key: ShortString::truncated(key),
-                    arguments: criteria.table().as_table(),
-                }
-                .into(),
-            ),
-            O::QueuePurge { name, no_wait } => method(
-                queue::Purge {
-                    ticket: 0,
-                    queue: ShortString::truncated(name),
-                    no_wait: *no_wait,
-                }
-                .into(),
-            ),
-            O::Publish(publication) => {
-                let publish = basic::Publish {
-                    ticket: 0,
-                    exchange: ShortString::truncated(&publication.exchange),
-                    routing_key: ShortString::truncated(&publication.routing_key),
-                    mandatory: publication.mandatory,
-                    immediate: false,
-                };
-                encode::content(
-                    &mut out,
-                    number,
-                    &publish,
-                    &publication.properties(),
-                    &publication.body(),
-                    frame_max,
-                );
-            }
-            O::Consume {
-                queue,
-                tag,
-                no_ack,
-                exclusive,
-                no_wait,
-            } => method(
-                basic::Consume {
-                    ticket: 0,
-                    queue: ShortString::truncated(queue),
-                    consumer_tag: ShortString::truncated(tag),
-                    no_local: false,
-                    no_ack: *no_ack,
-                    exclusive: *exclusive,
-                    no_wait: *no_wait,
-                    arguments: no_arguments,
-                }
-                .into(),
-            ),
-            O::Cancel { tag, no_wait } => method(
-                basic::Cancel {
-                    consumer_tag: ShortString::truncated(tag),
-                    no_wait: *no_wait,
-                }
-                .into(),
-            ),
-            O::Get { queue, no_ack } => method(
-                basic::Get {
-                    ticket: 0,
-                    queue: ShortString::truncated(queue),
-                    no_ack: *no_ack,
-                }
-                .into(),
-            ),
-            O::Ack { tag, multiple } => method(
-                basic::Ack {
-                    delivery_tag: DeliveryTag(*tag),
-                    multiple: *multiple,
-                }
-                .into(),
-            ),
-            O::Nack {
-                tag,
-                multiple,
-                requeue,
-            } => method(
-                basic::Nack {
-                    delivery_tag: DeliveryTag(*tag),
-                    multiple: *multiple,
-                    requeue: *requeue,
-                }
-                .into(),
-            ),
-            O::Reject { tag, requeue } => method(
-                basic::Reject {
-                    delivery_tag: DeliveryTag(*tag),
-                    requeue: *requeue,
-                }
-                .into(),
-            ),
-            O::Recover { wants_answer: true } => method(basic::Recover { requeue: true }.into()),
-            O::Recover {
-                wants_answer: false,
-            } => method(basic::RecoverAsync { requeue: true }.into()),
-            O::Qos { count, global } => method(
-                basic::Qos {
-                    prefetch_size: 0,
-                    prefetch_count: *count,
-                    global: *global,
-                }
-                .into(),
-            ),
-            O::ConfirmSelect { no_wait } => method(confirm::Select { no_wait: *no_wait }.into()),
-            O::TxSelect => method(tx::Select {}.into()),
-            O::TxCommit => method(tx::Commit {}.into()),
-            O::TxRollback => method(tx::Rollback {}.into()),
-            O::Hostile(hostility) => hostile(*hostility, number, frame_max, &mut out),
-        }
-        out
-    }
-}
-
-fn hostile(hostility: Hostility, number: ChannelNumber, frame_max: u32, out: &mut Vec<u8>) {
-    let flow = Method::from(channel::Flow { active: true });
-    match hostility {
-        Hostility::FrameEnd => {
-            encode::any_method_frame(out, number, &flow);
-            *out.last_mut().expect("a frame") = 0xCD;
-        }
-        Hostility::TooLong => {
-            out.extend_from_slice(&[3, 0, number.0 as u8]);
-            out.extend_from_slice(&(frame_max + 9).to_be_bytes());
-        }
-        Hostility::FrameType => {
-            encode::any_method_frame(out, number, &flow);
-            out[0] = 7;
-        }
-        Hostility::NotOpen => encode::any_method_frame(out, ChannelNumber(999), &flow),
-        Hostility::LoneHeader => encode::content_header_frame(out, number, 0, &[0, 0]),
-        Hostility::UnknownMethod => {
-            encode::any_method_frame(out, number, &flow);
-            out[10] = 99;
-        }
-        Hostility::CutArguments => {
-            out.extend_from_slice(&[1, 0, number.0 as u8, 0, 0, 0, 6, 0, 50, 0, 10, 0, 0, 0xCE]);
-        }
-        Hostility::Immediate => {
-            let publish = basic::Publish {
-                ticket: 0,
-                exchange: ShortString::EMPTY,
-                routing_key: ShortString::EMPTY,
-                mandatory: false,
-                immediate: true,
-            };
-            encode::content(out, number, &publish, &[0, 0], b"", frame_max);
-        }
-        Hostility::SecondOpen => {
-            let open = channel::Open {
-                out_of_band: ShortString::EMPTY,
-            };
-            encode::any_method_frame(out, number, &open.into());
         }
     }
 }

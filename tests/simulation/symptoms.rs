@@ -2,38 +2,38 @@
 
 use std::rc::Rc;
 
-use super::operation::{Criteria, Operation as O, Publication};
+use super::operation::{Bind, Consume, Criteria, Operation as O, Publication, QueueDeclare};
 use super::world::{Plan, World};
 
 fn declare(name: &str) -> O {
-    O::QueueDeclare {
+    O::QueueDeclare(QueueDeclare {
         name: name.to_owned(),
         passive: false,
         durable: true,
         exclusive: false,
         auto_delete: false,
         no_wait: false,
-    }
+    })
 }
 
 fn bind(queue: &str, exchange: &str) -> O {
-    O::QueueBind {
-        queue: queue.to_owned(),
-        exchange: exchange.to_owned(),
+    O::QueueBind(Bind {
+        destination: queue.to_owned(),
+        source: exchange.to_owned(),
         key: String::new(),
         criteria: Criteria::default(),
         no_wait: false,
-    }
+    })
 }
 
 fn consume(queue: &str, tag: &str) -> O {
-    O::Consume {
+    O::Consume(Consume {
         queue: queue.to_owned(),
         tag: tag.to_owned(),
         no_ack: false,
         exclusive: false,
         no_wait: false,
-    }
+    })
 }
 
 fn publish(id: u64, exchange: &str, routing_key: &str) -> O {

@@ -17,6 +17,14 @@ pub(crate) struct Exchange {
     pub(crate) is_predeclared: bool,
 }
 
+impl Exchange {
+    /// Whether a declaration of one is a declaration of the other.
+    pub(crate) fn is_like(&self, other: &Exchange) -> bool {
+        let declared = |it: &Exchange| (it.kind, it.durable, it.auto_delete, it.internal);
+        declared(self) == declared(other)
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct QueueName {
     pub(crate) uid: Uid,
