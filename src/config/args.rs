@@ -116,7 +116,7 @@ SIGNALS
   SIGTERM, SIGINT        tell clients, write what is pending, exit
 
 EXIT CODES
-  0 done   64 wrong command line   69 broker not reachable   70 internal or storage failure
+  0 done   64 wrong command line   69 not available   70 internal or storage failure
   78 wrong configuration
 ";
 

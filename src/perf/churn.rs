@@ -1,17 +1,17 @@
 //! `leveret perf churn`: opening and closing over and over, from one or more threads that each wait
 //! for every answer. Beside a `latency` run it shows whether one client's set-up stalls the others.
 
-use super::client::{CHANNEL, Client, resolve, short};
+use super::client::{Client, resolve, short};
 use super::failure::Failure;
 use super::histogram::Histogram;
 use super::number::{float, ratio, rounded};
 use super::options::{ChurnKind, Options};
 use super::process::Meter;
+use super::setter;
 use super::watch::{print, usage_json};
 use crate::clock::Clock;
-use crate::wire::content::{PERSISTENT, PropertyList};
-use crate::wire::method::{basic, channel, queue, tx};
-use crate::wire::{Method, encode};
+use crate::wire::Method;
+use crate::wire::method::{channel, tx};
 use serde_json::Value;
 use serde_json::json;
 use std::net::SocketAddr;
@@ -134,34 +134,15 @@ impl Churner<'_> {
                 declare(client, queue)?;
                 delete(client, queue)
             }
-            ChurnKind::Tx => self.commit(client, queue),
+            ChurnKind::Tx => {
+                let frame_max = client.frame_max();
+                let queue = short(queue)?;
+                setter::append_publish(client.outbox(), queue, self.options.size, frame_max);
+                client.call(&tx::Commit {}, |method| {
+                    matches!(method, Method::TxCommitOk(_)).then_some(())
+                })
+            }
         }
-    }
-
-    /// One persistent message in a transaction. The messages stay until the run is over.
-    fn commit(&self, client: &mut Client, queue: &str) -> Result<(), Failure> {
-        let properties = PropertyList {
-            delivery_mode: Some(PERSISTENT),
-            ..PropertyList::default()
-        };
-        let publish = basic::Publish {
-            routing_key: short(queue)?,
-            ..basic::Publish::default()
-        };
-        let body = vec![0; self.options.size];
-        let frame_max = client.frame_max();
-        let properties = properties.to_octets();
-        encode::content(
-            client.outbox(),
-            CHANNEL,
-            &publish,
-            &properties,
-            &body,
-            frame_max,
-        );
-        client.call(&tx::Commit {}, |method| {
-            matches!(method, Method::TxCommitOk(_)).then_some(())
-        })
     }
 }
 
@@ -176,22 +157,13 @@ fn close_channel(client: &mut Client) -> Result<(), Failure> {
 }
 
 fn declare(client: &mut Client, name: &str) -> Result<(), Failure> {
-    let declare = queue::Declare {
-        queue: short(name)?,
-        durable: true,
-        ..queue::Declare::default()
-    };
-    client.call(&declare, |method| {
+    client.call(&setter::declare_durable(short(name)?), |method| {
         matches!(method, Method::QueueDeclareOk(_)).then_some(())
     })
 }
 
 fn delete(client: &mut Client, name: &str) -> Result<(), Failure> {
-    let delete = queue::Delete {
-        queue: short(name)?,
-        ..queue::Delete::default()
-    };
-    client.call(&delete, |method| {
+    client.call(&setter::delete(short(name)?), |method| {
         matches!(method, Method::QueueDeleteOk(_)).then_some(())
     })
 }

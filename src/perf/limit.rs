@@ -4,13 +4,15 @@
 
 use super::check::{QueueCheck, Stamp};
 use super::client::open_socket;
+use super::consumer::Consumer;
 use super::failure::Failure;
 use super::number::{float, ratio, rounded, whole};
 use super::options::Options;
 use super::process;
+use super::producer::{Producer, Schedule};
 use super::template::{Route, Template};
 use super::watch::{LiveLine, Sample, print};
-use super::worker::{Consumer, Peer, Plan, Producer, Role, Schedule, Shared, Tally, Worker};
+use super::worker::{Peer, Plan, Role, Shared, Tally, Worker};
 use crate::wire::content::NO_PROPERTIES;
 use serde_json::json;
 use std::io::{Read, Write};

@@ -4,17 +4,20 @@
 
 use super::check::{ConfirmWindow, QueueCheck, Stamp};
 use super::client::{Client, resolve, short};
+use super::consumer::Consumer;
 use super::failure::Failure;
 use super::number::{float, ratio, rounded, whole};
 use super::options::{Command, Options};
 use super::parser::tag_octets;
 use super::process::{Meter, own_thread_ns, raise_open_files};
+use super::producer::{Producer, Schedule};
+use super::setter::{self, Setter, SetterKind};
 use super::template::Template;
 use super::topology::Topology;
 use super::watch::{LiveLine, Sample, print, usage_json};
-use super::worker::{Consumer, Peer, Plan, Producer, Role, Schedule, Shared, Tally, Worker};
+use super::worker::{Peer, Plan, Role, Shared, Tally, Worker};
 use crate::wire::Method;
-use crate::wire::method::{basic, confirm};
+use crate::wire::method::{basic, confirm, tx};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -55,6 +58,12 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
     let readings = run.measure()?;
     let left = topology.ready(&mut control)?;
     let server = control.server().to_owned();
+    for number in 0..options.beside.len() {
+        let name = beside_queue(options, number);
+        control.call(&setter::delete(short(&name)?), |method| {
+            matches!(method, Method::QueueDeleteOk(_)).then_some(())
+        })?;
+    }
     if !options.keep {
         topology.delete(&mut control, PIPELINE)?;
     }
@@ -140,6 +149,7 @@ impl Run<'_> {
             .into_iter()
             .map(|(client, producer)| peer(client, Role::Producer(producer)));
         let mut producers: Vec<Peer> = producers.collect::<Result<_, _>>()?;
+        producers.append(&mut self.setters(started_us)?);
         let first_pin = self.options.pin.first().copied();
         let (mine, other, other_pin) = if self.options.threads == 2 {
             (consumers, producers, self.options.pin.get(1).copied())
@@ -322,6 +332,36 @@ impl Run<'_> {
             .collect()
     }
 
+    /// The connections that commit or declare beside the messages.
+    fn setters(&self, started_us: u64) -> Result<Vec<Peer>, Failure> {
+        let options = self.options;
+        let first = 1 + options.consumers + options.producers;
+        let kinds = options.beside.iter().enumerate();
+        kinds
+            .map(|(number, &kind)| {
+                let mut client = connect(options, self.addresses, first + number)?;
+                let name = beside_queue(options, number);
+                let queue = short(&name)?;
+                if kind == SetterKind::Tx {
+                    client.call(&setter::declare_durable(queue), |method| {
+                        matches!(method, Method::QueueDeclareOk(_)).then_some(())
+                    })?;
+                    client.call(&tx::Select {}, |method| {
+                        matches!(method, Method::TxSelectOk(_)).then_some(())
+                    })?;
+                }
+                let rate = options.beside_rate_per_s;
+                let schedule = (rate != 0).then_some(Schedule {
+                    start_us: started_us,
+                    messages: rate,
+                    per_us: 1_000_000,
+                });
+                let setter = Setter::new(kind, queue, options.size, client.frame_max(), schedule);
+                peer(client, Role::Setter(setter))
+            })
+            .collect()
+    }
+
     /// Waits and reads: at the start and the end of what is measured, and when all has arrived.
     ///
     /// * `before`: a sample from before the first message, the start when nothing comes before it.
@@ -485,6 +525,7 @@ impl Run<'_> {
             "rate_wanted_per_s": if options.rate_per_s == 0 { Value::Null } else { json!(options.rate_per_s) },
             "end_to_end_us": tally.end_to_end_us.to_json(),
             "confirm_us": tally.confirm_us.to_json(),
+            "beside_us": if options.beside.is_empty() { Value::Null } else { tally.set_up_us.to_json() },
             "check": {
                 "ok": bad == 0,
                 "is_drained": is_drained,
@@ -516,6 +557,11 @@ impl Run<'_> {
         };
         (result, verdict)
     }
+}
+
+/// The queue of the connection `number` that commits or declares.
+fn beside_queue(options: &Options, number: usize) -> String {
+    format!("{}-beside-{number}", options.name)
 }
 
 fn peer(client: Client, role: Role) -> Result<Peer, Failure> {

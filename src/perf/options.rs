@@ -3,6 +3,7 @@
 
 use super::client::ConnectOptions;
 use super::failure::Failure;
+use super::setter::SetterKind;
 use super::uri::Target;
 use lexopt::{Arg, ValueExt};
 use std::ffi::OsString;
@@ -153,6 +154,8 @@ pub(super) struct Options {
     pub(super) parallel: usize,
     pub(super) pipeline: usize,
     pub(super) delete: bool,
+    pub(super) beside: Vec<SetterKind>,
+    pub(super) beside_rate_per_s: u64,
 }
 
 impl Options {
@@ -217,6 +220,8 @@ impl Options {
             parallel: 1,
             pipeline: 500,
             delete: false,
+            beside: Vec::new(),
+            beside_rate_per_s: 0,
         })
     }
 }
@@ -309,6 +314,10 @@ rows! {
         |o, v| put(&mut o.in_flight, number(v, 0, 1 << 40));
     "drain" "SECONDS" T | L => "how long to wait for the rest afterwards  [10]",
         |o, v| put(&mut o.drain_ms, seconds(v));
+    "beside" "WHAT[,WHAT]" T | L => "a further connection each that commits a persistent message (tx) or declares and deletes a durable queue (queue), over and over",
+        |o, v| { o.beside = v.split(',').map(setter_kind).collect::<Result<_, _>>()?; Ok(()) };
+    "beside-rate" "N" T | L => "rounds a second of each of these, 0 for one after the other  [0]",
+        |o, v| put(&mut o.beside_rate_per_s, number(v, 0, 1_000_000));
     "keep" "on|off" LOAD => "use queues as they are and leave them  [off; fill, drain: on]",
         |o, v| put(&mut o.keep, switch(v));
     "check" "on|off" LOAD | M => "look for lost, doubled and misordered messages  [on]",
@@ -399,6 +408,14 @@ fn switch(text: &str) -> Result<bool, String> {
         "on" | "true" | "yes" => Ok(true),
         "off" | "false" | "no" => Ok(false),
         _ => Err("'on' or 'off' is expected".to_owned()),
+    }
+}
+
+fn setter_kind(text: &str) -> Result<SetterKind, String> {
+    match text {
+        "tx" => Ok(SetterKind::Tx),
+        "queue" => Ok(SetterKind::Queue),
+        _ => Err("tx or queue is expected".to_owned()),
     }
 }
 
@@ -542,7 +559,7 @@ fn overview() -> String {
     }
     text.push_str(
         "\nEXIT CODES\n  0 done   1 messages lost, doubled or out of order   64 wrong command line\n  \
-         69 broker not reachable   70 refused by the broker or this machine\n",
+         69 broker not available   70 refused by the broker or this machine\n",
     );
     text
 }
@@ -635,6 +652,8 @@ mod tests {
             ("fill --messages 0", "needs --messages"),
             ("throughput --queue-arg x", "KEY=VALUE"),
             ("churn --what dust", "queue or tx"),
+            ("latency --beside dust", "tx or queue"),
+            ("drain --beside tx", "no option --beside"),
         ] {
             let found = run(line).expect_err(line);
             assert!(found.contains(reason), "{line}: {found}");

@@ -9,13 +9,15 @@
 //! Readiness is edge-triggered. A read or write that moves less than it could has emptied or
 //! filled the socket, so the next edge is awaited without asking once more.
 
-use super::check::{ConfirmWindow, Findings, OrderCheck, QueueCheck, Stamp};
-use super::client::{CHANNEL, goodbye, passed_over};
+use super::check::{Findings, QueueCheck, Stamp};
+use super::client::{goodbye, passed_over};
+use super::consumer::Consumer;
 use super::failure::Failure;
 use super::histogram::Histogram;
-use super::parser::{Content, Events, ParseError, Parser, subscription};
+use super::parser::{Content, Events, ParseError, Parser};
 use super::process;
-use super::template::Template;
+use super::producer::Producer;
+use super::setter::Setter;
 use crate::clock::Clock;
 use crate::wire::method::basic;
 use crate::wire::{ChannelNumber, DeliveryTag, Method, WireError, encode};
@@ -40,6 +42,7 @@ const PRODUCER: u8 = 4;
 /// Its outbox holds something.
 const OUTBOX: u8 = 8;
 const GONE: u8 = 16;
+const SETTER: u8 = 32;
 
 /// What workers tell the thread that watches them, and it them. Counters only grow.
 #[derive(Debug)]
@@ -115,102 +118,6 @@ pub(super) struct Plan {
     pub(super) pin: Option<usize>,
 }
 
-/// When the messages of a producer are due.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Schedule {
-    /// When the first is due, in microseconds of the clock.
-    pub(super) start_us: u64,
-    /// Messages in `per_us` microseconds.
-    pub(super) messages: u64,
-    /// See `messages`; not 0.
-    pub(super) per_us: u64,
-}
-
-impl Schedule {
-    /// When the message `index` is due.
-    #[inline]
-    fn due_us(&self, index: u64) -> u64 {
-        self.start_us + index * self.per_us / self.messages
-    }
-
-    /// How many messages are due at `now_us`.
-    #[inline]
-    fn due_count(&self, now_us: u64) -> u64 {
-        if now_us < self.start_us {
-            return 0;
-        }
-        (now_us - self.start_us) * self.messages / self.per_us + 1
-    }
-}
-
-/// A publishing connection.
-#[derive(Debug)]
-pub(super) struct Producer {
-    /// Number in the stamps.
-    pub(super) number: u16,
-    /// The messages.
-    pub(super) template: Template,
-    /// Present when confirms are on.
-    pub(super) window: Option<ConfirmWindow>,
-    /// Present when there is a rate.
-    pub(super) schedule: Option<Schedule>,
-    /// Messages that it sends at most.
-    pub(super) quota: u64,
-    /// Sequence of its first message.
-    pub(super) first_sequence: u64,
-    /// Messages sent.
-    pub(super) sent: u64,
-    /// Octets of the template that are taken and not yet written.
-    pub(super) pending: Range<usize>,
-}
-
-/// A consuming connection.
-#[derive(Debug)]
-pub(super) struct Consumer {
-    /// Its subscriptions, by the number in their consumer tags.
-    subscriptions: Vec<Subscription>,
-    /// Deliveries for each acknowledgement; 0 for auto-ack.
-    ack_every: u64,
-    /// Deliveries since the last acknowledgement.
-    unacked: u64,
-    /// Tag of the last delivery.
-    last_tag: u64,
-}
-
-/// One queue that a connection consumes.
-#[derive(Debug)]
-struct Subscription {
-    /// Which queue, for the check.
-    queue: usize,
-    /// What it has seen of each producer.
-    order: OrderCheck,
-}
-
-impl Consumer {
-    /// A consumer of `queues` that acknowledges every `ack_every` deliveries; 0 for auto-ack.
-    pub(super) fn new(queues: impl Iterator<Item = usize>, ack_every: u64) -> Self {
-        let subscription = |queue| Subscription {
-            queue,
-            order: OrderCheck::default(),
-        };
-        Consumer {
-            subscriptions: queues.map(subscription).collect(),
-            ack_every,
-            unacked: 0,
-            last_tag: 0,
-        }
-    }
-
-    /// The subscription whose consumer tag ends so.
-    #[inline]
-    fn subscription(&mut self, octets: [u8; 4]) -> Option<&mut Subscription> {
-        match &mut *self.subscriptions {
-            [only] => Some(only),
-            several => several.get_mut(subscription(octets)),
-        }
-    }
-}
-
 /// What a connection is for.
 #[derive(Debug)]
 pub(super) enum Role {
@@ -218,6 +125,8 @@ pub(super) enum Role {
     Producer(Producer),
     /// Consumes.
     Consumer(Consumer),
+    /// Commits or declares, beside them.
+    Setter(Setter),
 }
 
 /// One connection of a worker.
@@ -262,6 +171,8 @@ pub(super) struct Tally {
     pub(super) end_to_end_us: Histogram,
     /// From when a message was due to its confirm, in microseconds.
     pub(super) confirm_us: Histogram,
+    /// From when a round beside the messages was due to its end, in microseconds.
+    pub(super) set_up_us: Histogram,
     /// What the checks found.
     pub(super) findings: Findings,
     /// CPU time of the thread in nanoseconds.
@@ -276,6 +187,7 @@ impl Tally {
     pub(super) fn merged(mut self, other: &Tally) -> Self {
         self.end_to_end_us.merge(&other.end_to_end_us);
         self.confirm_us.merge(&other.confirm_us);
+        self.set_up_us.merge(&other.set_up_us);
         self.findings.merge(&other.findings);
         self.cpu_ns += other.cpu_ns;
         self
@@ -375,13 +287,7 @@ impl Events for Reader<'_> {
                     .record(self.now_us.saturating_sub(stamp.sent_us));
             }
         }
-        if consumer.ack_every != 0 {
-            consumer.last_tag = content.delivery_tag;
-            consumer.unacked += 1;
-            if consumer.unacked >= consumer.ack_every {
-                acknowledge(consumer, self.outbox);
-            }
-        }
+        consumer.delivered(content.delivery_tag, self.outbox);
     }
 
     fn method(&mut self, payload: &[u8]) -> Result<(), Failure> {
@@ -399,6 +305,11 @@ impl Events for Reader<'_> {
             Method::ConnectionBlocked(_) => self.tally.counts.blocked += 1,
             Method::ConnectionCloseOk(_) => self.gone = true,
             method => {
+                if let Role::Setter(setter) = &mut *self.role
+                    && setter.answered(&method, self.outbox, self.now_us, &mut self.tally.set_up_us)
+                {
+                    return Ok(());
+                }
                 if !passed_over(&method)? {
                     return Err(Failure::Broker(format!("unexpected: {method}")));
                 }
@@ -413,7 +324,7 @@ impl Reader<'_> {
     fn settle(&mut self, delivery_tag: DeliveryTag, multiple: bool) -> Result<u64, Failure> {
         let window = match &mut *self.role {
             Role::Producer(producer) => producer.window.as_mut(),
-            Role::Consumer(_) => None,
+            Role::Consumer(_) | Role::Setter(_) => None,
         };
         window
             .ok_or_else(|| Failure::Broker("a confirm that nobody asked for".to_owned()))?
@@ -430,15 +341,6 @@ impl Reader<'_> {
 
 fn malformed(error: &WireError) -> Failure {
     Failure::Broker(format!("malformed frame: {error:?}"))
-}
-
-fn acknowledge(consumer: &mut Consumer, outbox: &mut Vec<u8>) {
-    let ack = basic::Ack {
-        delivery_tag: DeliveryTag(consumer.last_tag),
-        multiple: consumer.unacked > 1,
-    };
-    encode::method_frame(outbox, CHANNEL, &ack);
-    consumer.unacked = 0;
 }
 
 /// The octets that a socket call moves; `None` when it can move none now.
@@ -480,6 +382,7 @@ impl<'a> Worker<'a> {
             tally: Tally {
                 end_to_end_us: Histogram::new(),
                 confirm_us: Histogram::new(),
+                set_up_us: Histogram::new(),
                 findings: Findings::default(),
                 cpu_ns: 0,
                 queues,
@@ -557,9 +460,11 @@ impl<'a> Worker<'a> {
 
     fn register(&mut self) -> Result<(), Failure> {
         for (index, peer) in self.peers.iter_mut().enumerate() {
-            if let Role::Producer(_) = peer.role {
-                self.flags[index] |= PRODUCER;
-            }
+            self.flags[index] |= match peer.role {
+                Role::Producer(_) => PRODUCER,
+                Role::Setter(_) => SETTER,
+                Role::Consumer(_) => 0,
+            };
             self.poll
                 .registry()
                 .register(
@@ -585,6 +490,12 @@ impl<'a> Worker<'a> {
         let allowance = self.allowance();
         let mut wait_us = WAIT_MAX_US;
         for (peer, flags) in self.peers.iter().zip(&self.flags) {
+            if flags & (SETTER | OUTBOX) == SETTER
+                && let Role::Setter(setter) = &peer.role
+                && let Some(due_us) = setter.next_due_us()
+            {
+                wait_us = wait_us.min(due_us.saturating_sub(now_us));
+            }
             if flags & (PRODUCER | WRITABLE) == PRODUCER | WRITABLE
                 && let Role::Producer(producer) = &peer.role
             {
@@ -624,6 +535,9 @@ impl<'a> Worker<'a> {
             if flags & READABLE != 0 && flags & GONE == 0 {
                 self.read(index, now_us)?;
             }
+            if flags & SETTER != 0 && !stop && !self.tally.closing {
+                self.set_up(index, now_us);
+            }
             if self.flags[index] & (WRITABLE | OUTBOX) == WRITABLE | OUTBOX {
                 self.write_outbox(index)?;
             }
@@ -633,6 +547,16 @@ impl<'a> Worker<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Lets a setter begin its next round when that is due.
+    fn set_up(&mut self, index: usize, now_us: u64) {
+        let peer = &mut self.peers[index];
+        if let Role::Setter(setter) = &mut peer.role
+            && setter.begin(now_us, &mut peer.outbox)
+        {
+            self.flags[index] |= OUTBOX;
+        }
     }
 
     fn read(&mut self, index: usize, now_us: u64) -> Result<(), Failure> {
@@ -767,9 +691,8 @@ impl<'a> Worker<'a> {
         }
         for (peer, flags) in self.peers.iter_mut().zip(&mut self.flags) {
             if let Role::Consumer(consumer) = &mut peer.role
-                && consumer.unacked != 0
+                && consumer.acknowledge(&mut peer.outbox)
             {
-                acknowledge(consumer, &mut peer.outbox);
                 *flags |= OUTBOX;
             }
             if beats && *flags & OUTBOX == 0 {
@@ -797,76 +720,5 @@ impl<'a> Worker<'a> {
 
     fn all_gone(&self) -> bool {
         self.flags.iter().all(|flags| flags & GONE != 0)
-    }
-}
-
-impl Producer {
-    /// Messages that it may send now.
-    #[inline]
-    fn room(&self, now_us: u64, allowance: u64) -> u64 {
-        let mut room = (self.quota - self.sent).min(allowance);
-        if let Some(window) = &self.window {
-            room = room.min(window.room());
-        }
-        if let Some(schedule) = &self.schedule {
-            let due = if now_us == u64::MAX {
-                u64::MAX
-            } else {
-                schedule.due_count(now_us)
-            };
-            room = room.min(due - self.sent.min(due));
-        }
-        room
-    }
-
-    /// Takes up to `room` messages out of the template for one write and notes when they were due.
-    #[inline]
-    fn take(&mut self, room: u64, burst_octets: usize, now_us: u64) -> u64 {
-        let (first, sent, schedule) = (self.first_sequence, self.sent, self.schedule);
-        let due_us = move |sequence: u64| match &schedule {
-            Some(schedule) => schedule.due_us(sequence - first),
-            None => now_us,
-        };
-        let (taken, range) =
-            self.template
-                .take(room, burst_octets, self.number, first + sent, due_us);
-        if let Some(window) = &mut self.window {
-            for sequence in first + sent..first + sent + taken {
-                window.sent(due_us(sequence));
-            }
-        }
-        self.pending = range;
-        self.sent += taken;
-        taken
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_schedule_counts_exactly_what_is_due() {
-        for (messages, per_us) in [(1, 1_000), (3, 1_000_000), (400_000, 1_000_000), (7, 3)] {
-            let schedule = Schedule {
-                start_us: 50,
-                messages,
-                per_us,
-            };
-            assert_eq!(schedule.due_count(49), 0);
-            for now_us in 50..5_000 {
-                let due = schedule.due_count(now_us);
-                assert!(
-                    schedule.due_us(due - 1) <= now_us,
-                    "{messages}/{per_us} at {now_us}"
-                );
-                // Above one a microsecond several share one.
-                let next = due + 1 + messages / per_us;
-                assert!(
-                    schedule.due_us(next) > now_us,
-                    "{messages}/{per_us} at {now_us}"
-                );
-            }
-        }
     }
 }

@@ -91,6 +91,8 @@ fn every_message_arrives_whatever_the_way() {
         "--exchange headers --bindings 4 --keys cycle --queues 2 --consumers 2",
         "--queues 50 --consumers 3 --producers 4 --keys cycle --threads 2 --ack 7",
         "--rate 5000 --warmup 0 --in-flight 50",
+        "--rate 5000 --warmup 0 --beside tx,queue,tx",
+        "--rate 5000 --warmup 0 --beside queue --beside-rate 100",
     ] {
         let line = format!("throughput --messages 2000 --warmup 0 {words}");
         let output = check(&broker, &line);
@@ -98,7 +100,21 @@ fn every_message_arrives_whatever_the_way() {
         let messages = if words.contains("300k") { 40 } else { 2_000 };
         let found = [count(&output, "published"), count(&output, "delivered")];
         assert_eq!(found, [messages, messages * copies], "{line}");
+        if words.contains("--beside ") {
+            let text = String::from_utf8_lossy(&output.stdout);
+            let (_, rounds) = text
+                .split_once("\"beside_us\": {")
+                .expect("its rounds are told");
+            let (_, count) = rounds.split_once("\"count\": ").expect("a count");
+            assert!(!count.starts_with("0,"), "{line}: {text}");
+        }
     }
+    let mut peer = broker.peer().expect("a peer");
+    Login::default().log_in(&mut peer).expect("logged in");
+    ask(&mut peer, 1, &Method::new("channel.open", &[])).expect("a channel");
+    let name = ("queue", Value::Text(b"leveret-perf-beside-0".to_vec()));
+    let found = ask(&mut peer, 1, &Method::new("queue.purge", &[name]));
+    assert!(found.is_err(), "left over: {found:?}");
 }
 
 #[test]
