@@ -5,6 +5,7 @@
 
 use super::command::{AdminCommand, Binding, NewSecret, UsersCommand};
 use super::json::{self, Object};
+use super::json_value::to_table;
 use super::read::exchange_name;
 use super::reply::Reply;
 use super::route::{Action, Actor, Call};
@@ -116,7 +117,7 @@ fn arguments(body: &Object) -> Result<TableBuilder, Reply> {
         None | Some(Value::Null) => return Ok(TableBuilder::new()),
         // An empty list is how PHP writes an empty object.
         Some(Value::Array(items)) if items.is_empty() => return Ok(TableBuilder::new()),
-        Some(Value::Object(object)) => json::to_table(object).map_err(Reply::bad_request)?,
+        Some(Value::Object(object)) => to_table(object).map_err(Reply::bad_request)?,
         Some(_) => return Err(Reply::bad_request("'arguments' is not an object")),
     };
     FieldTable::check(table.as_table().as_bytes())

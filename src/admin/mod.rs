@@ -15,6 +15,7 @@ mod command;
 mod filter;
 mod http;
 mod json;
+mod json_value;
 mod listing;
 mod order;
 mod read;
