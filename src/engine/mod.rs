@@ -43,7 +43,7 @@ use crate::broker::{self, Batch, Broker, Sink as _};
 use crate::clock::{Deadline, Now};
 use crate::config::Config;
 use crate::connection::{Connection, Offer, Pause, Received};
-use crate::storage::{Answer, Event, Helpers, Storage, StorageError, Store, StoreConfig};
+use crate::storage::{self, Answer, Event, Helpers, Storage, StorageError, Store, StoreConfig};
 use crate::wire::ReplyCode;
 use crate::wire::field_table::{FieldValue, TableBuilder};
 use crate::wire::short_string::ShortString;
@@ -112,6 +112,7 @@ pub struct Engine<S: Storage> {
     memory_limit_octets: Option<u64>,
     fatal: Option<StorageError>,
     /// Records that were on stable storage and could not be read at the start.
+    recovered: storage::Account,
     lost_records: u64,
     is_busy: bool,
     /// Clients are told that the server stops; no new ones are taken.
@@ -147,6 +148,10 @@ impl<S: Storage> Engine<S> {
         for line in &recovery.report {
             log::warn!("{line}");
         }
+        let account = recovery.account;
+        if account != storage::Account::default() {
+            log::info!("storage: {account}");
+        }
         let users = Users::new(config.loopback_users.clone(), limits.users_max);
         let broker_limits = broker::Limits {
             consumers_per_channel_max: limits.consumers_per_channel_max,
@@ -177,6 +182,7 @@ impl<S: Storage> Engine<S> {
             is_memory_high: false,
             memory_limit_octets: None,
             fatal: None,
+            recovered: account,
             lost_records: recovery.lost_records,
             is_busy: false,
             is_stopping: false,
@@ -663,6 +669,11 @@ impl<S: Storage> Engine<S> {
     pub fn is_flushed(&self) -> bool {
         let batch = self.plant.store.batch();
         batch <= self.plant.store.flushed()
+    }
+
+    /// What was found on the disk when the server was built up.
+    pub fn recovered(&self) -> &storage::Account {
+        &self.recovered
     }
 
     /// Records that were on stable storage and could not be read when the server was built up.

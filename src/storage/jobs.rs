@@ -14,7 +14,7 @@ use super::compaction::{self, Liveness, Rewritten};
 use super::definitions::{self, DefinitionsWrite, RewrittenDefinitions};
 use super::files::{Map, Storage, read_exact_at, write_all_at};
 use super::index;
-use super::large::{LargeHandle, LargeWrite};
+use super::large::{Gone, LargeHandle, LargeWrite};
 use super::pages::IndexPart;
 use super::record_codec::{self as codec, RecordHeader, Seed};
 use super::scan::{Scope, Summary};
@@ -190,7 +190,7 @@ pub(super) enum Job<S: Storage> {
     },
     /// Removes the files of large bodies that nobody needs.
     RemoveBodies {
-        bodies: Vec<LargeHandle<S>>,
+        bodies: Vec<Gone<S>>,
     },
     /// Writes the definitions anew under another seed.
     RewriteDefinitions {

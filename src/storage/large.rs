@@ -33,7 +33,7 @@ const LATER: Batch = Batch(u64::MAX);
 const STRETCHES_OCTETS_MAX: usize = 32 << 20;
 
 /// Name of the file of body `file`.
-fn body_name(file: u64) -> String {
+pub(super) fn body_name(file: u64) -> String {
     format!("{file:016x}.body")
 }
 
@@ -179,10 +179,46 @@ struct Large<S: Storage> {
     record: Option<MessageRef>,
     /// The transient record under which a transaction keeps its message until it is committed.
     kept: Option<MessageRef>,
+    /// Its file is missing or does not check: its message is lost.
+    loss: Option<Loss>,
     /// Entries that need it, of both records.
     holders: u32,
     /// The logged entries that need it.
     entries: Vec<(QueueId, u64)>,
+}
+
+/// That a body cannot be had any more, and whether [`Event::Damage`] has said so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Loss {
+    Untold,
+    Told,
+}
+
+/// A body that nobody needs any more.
+#[derive(Debug)]
+pub(super) struct Gone<S: Storage> {
+    handle: LargeHandle<S>,
+    is_damaged: bool,
+}
+
+impl<S: Storage> Gone<S> {
+    /// Removes its file; one that is damaged is kept aside under another name. Blocks.
+    pub(super) fn remove(&self, storage: &S) -> io::Result<()> {
+        if !self.is_damaged {
+            return self.handle.remove(storage);
+        }
+        let name = body_name(self.handle.0.body.file);
+        match storage.rename(&name, &format!("{name}.damaged")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whether what was read is not what was written.
+fn is_damage(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
+    matches!(error.kind(), InvalidData | NotFound | UnexpectedEof)
 }
 
 /// A write that found no room.
@@ -205,7 +241,7 @@ pub(super) struct Larges<S: Storage> {
     /// Bodies whose record is in the log and that are not complete: the flusher waits for them.
     incomplete_records: u32,
     /// Bodies whose files go once a batch is flushed, the one that says that they are not needed.
-    gone: VecDeque<(Batch, LargeHandle<S>)>,
+    gone: VecDeque<(Batch, Gone<S>)>,
     retry: Vec<LargeWrite<S>>,
     /// Bodies that are forgotten and still being written, since someone reads them: octets that are
     /// not written.
@@ -259,7 +295,15 @@ impl<S: Storage> Larges<S> {
     }
 
     /// Takes in a body that was found at start with the entries that need it.
-    pub(super) fn found(&mut self, body: LargeBody, at: MessageRef, entries: Vec<(QueueId, u64)>) {
+    ///
+    /// * `is_missing`: it has no file.
+    pub(super) fn found(
+        &mut self,
+        body: LargeBody,
+        at: MessageRef,
+        entries: Vec<(QueueId, u64)>,
+        is_missing: bool,
+    ) {
         let large = Large {
             handle: LargeHandle::new(body, true),
             received: body.octets,
@@ -272,11 +316,23 @@ impl<S: Storage> Larges<S> {
             behind: false,
             record: Some(at),
             kept: None,
+            loss: is_missing.then_some(Loss::Untold),
             holders: entries.len() as u32,
             entries,
         };
         self.bodies.insert(body.file, large);
         self.by_record.insert(at, body.file);
+    }
+
+    /// A body does not check.
+    fn note_damage(&mut self, file: u64) {
+        if let Some(large) = self.bodies.get_mut(&file) {
+            large.loss = Some(Loss::Told);
+        }
+        let gone = self.gone.iter_mut().map(|(_, gone)| gone);
+        for gone in gone.filter(|gone| gone.handle.0.body.file == file) {
+            gone.is_damaged = true;
+        }
     }
 
     pub(super) fn knows(&self, file: u64) -> bool {
@@ -341,6 +397,7 @@ impl<S: Storage> Store<S> {
             behind: false,
             record: None,
             kept: None,
+            loss: None,
             holders: 0,
             entries: Vec::new(),
         };
@@ -372,9 +429,18 @@ impl<S: Storage> Store<S> {
         }
     }
 
-    /// What the octets of a body are read from.
-    pub fn large_handle(&self, body: LargeBody) -> Option<LargeHandle<S>> {
-        let large = self.larges.bodies.get(&body.file)?;
+    /// What the octets of a body are read from; none when it is known to be lost.
+    pub fn large_handle(&mut self, body: LargeBody) -> Option<LargeHandle<S>> {
+        let large = self.larges.bodies.get_mut(&body.file)?;
+        if let Some(loss) = &mut large.loss {
+            if *loss == Loss::Untold {
+                *loss = Loss::Told;
+                self.counters.lost += 1;
+                let line = format!("{}: missing; its message is lost", body_name(body.file));
+                self.events.push_back(Event::Damage(line));
+            }
+            return None;
+        }
         Some(large.handle.clone())
     }
 
@@ -412,6 +478,10 @@ impl<S: Storage> Store<S> {
             Some(Err(error)) => {
                 let name = body_name(body.file);
                 self.counters.lost += 1;
+                // Asked again it is damaged still; what could not be read now may be read then.
+                if is_damage(&error) {
+                    self.larges.note_damage(body.file);
+                }
                 let line = format!("{name}: cannot be read: {error}");
                 self.events.push_back(Event::Damage(line));
                 LargeRead::Lost
@@ -668,7 +738,11 @@ impl<S: Storage> Store<S> {
         if large.handle.0.named {
             // The record may come back as long as its settlement, or that its queue is gone, is
             // not on stable storage; the commit of this turn tells which batch that is.
-            self.larges.gone.push_back((LATER, large.handle));
+            let gone = Gone {
+                handle: large.handle,
+                is_damaged: large.loss.is_some(),
+            };
+            self.larges.gone.push_back((LATER, gone));
         }
     }
 

@@ -55,7 +55,7 @@ pub use pages::PAGE_ENTRIES_MAX;
 pub use ranges::RangeSet;
 pub use reading::Read;
 pub use record_codec::StoredMessage;
-pub use recovery::{RecoveredQueue, Recovery};
+pub use recovery::{Account, RecoveredQueue, Recovery};
 pub use store::{Counters, Event, Store, StoreConfig};
 
 pub use survey::{Survey, survey};

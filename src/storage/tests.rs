@@ -591,6 +591,43 @@ fn a_large_body_that_is_settled_while_it_is_written_can_be_read() {
     assert!(names.iter().all(|name| !name.contains(".body")));
 }
 
+/// It broke every connection that it was delivered to, since its message came back each time.
+#[test]
+fn a_large_body_that_is_damaged_or_missing_is_lost_once_and_kept_aside() {
+    let mut bench = Bench::open(MemoryStorage::new());
+    let (body, _) = large(&mut bench, 300_000, true);
+    let (to, message) = ([(QueueId(1), 1)], large_message(body));
+    let stored = bench.store.append(bench.now, &message, &to, 1);
+    bench.settle_down();
+    let entry = Entry::new(stored.at, 1, stored.share_octets, Entry::LOGGED);
+    let name = format!("{:016x}.body", body.file);
+    for is_missing in [false, true] {
+        let disk = bench.disk.killed();
+        if is_missing {
+            disk.remove(&name).expect("it is there");
+        } else {
+            assert!(disk.flip(&name, 200_000, 3));
+        }
+        let mut after = Bench::open(disk);
+        assert_eq!(
+            after.recovery.account.large_bodies_missing,
+            u32::from(is_missing)
+        );
+        assert_eq!(read_large(&mut after, body), None);
+        assert_eq!(after.store.large_handle(body).map(|_| ()), None);
+        after.settle_down();
+        let is_damage = |event: &&Event| matches!(event, Event::Damage(_));
+        assert_eq!(after.events.iter().filter(is_damage).count(), 1);
+        assert_eq!(after.store.counters().lost, 1);
+        after.store.settle(QueueId(1), entry);
+        after.settle_down();
+        let names = bench_names(&after.disk);
+        assert!(!names.contains(&name));
+        let aside = names.contains(&format!("{name}.damaged"));
+        assert_eq!(aside, !is_missing, "{names:?}");
+    }
+}
+
 #[test]
 fn a_segment_that_cannot_be_read_at_the_start_costs_no_large_body() {
     let mut bench = Bench::open(MemoryStorage::new());
@@ -603,7 +640,7 @@ fn a_segment_that_cannot_be_read_at_the_start_costs_no_large_body() {
         let disk = bench.disk.crash(1);
         disk.fail(call, DiskFault::Eio);
         match Store::open(disk.clone(), bench.store.config.clone(), bench.now, 1) {
-            Ok((store, _)) => assert!(store.large_handle(body).is_some(), "call {call}"),
+            Ok((mut store, _)) => assert!(store.large_handle(body).is_some(), "call {call}"),
             Err(_) => refused += 1,
         }
         let mut after = Bench::open(disk.killed());
