@@ -66,7 +66,8 @@ impl<S: Storage> Store<S> {
 
     /// Whether everything is on stable storage and no checkpoint is on its way: the moment to stop.
     pub fn is_at_rest(&self) -> bool {
-        self.failed.is_some() || (self.flushed() >= self.batch() && !self.checkpoint_pending())
+        self.failed.is_some()
+            || (self.flushed() >= self.newest_batch() && !self.checkpoint_pending())
     }
 
     /// Called when a store was filled with what its files say.
@@ -269,7 +270,7 @@ impl<S: Storage> Store<S> {
             encoder.queues(&queues);
         }
         if done {
-            let after = self.batch();
+            let after = self.newest_batch();
             let Some(Checkpointing { stage, .. }) = &mut self.checkpointing else {
                 return;
             };
@@ -441,9 +442,9 @@ impl<S: Storage> Store<S> {
         self.compacting = Some(Compacting {
             number,
             liveness: Some(Liveness { settled, unlogged }),
-            // This turn's settlements are records already: the commit wrote them. A queue that is
+            // What was settled is in that batch, as a record or about to be. A queue that is
             // gone is gone for good when its definition says so on the disk.
-            after: self.batch(),
+            after: self.newest_batch(),
         });
     }
 

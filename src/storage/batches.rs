@@ -17,6 +17,9 @@ const BUSY_BATCH_OCTETS: usize = 64 << 10;
 const BATCH_OCTETS: usize = 512 << 10;
 /// See [`BUSY_BATCH_OCTETS`].
 const BATCH_US: u64 = 500;
+/// So long what was settled may wait for a batch that somebody needs, with nothing else to write:
+/// a message that is published and acknowledged then costs one flush, not two.
+const SETTLEMENT_US: u64 = 5_000;
 /// After so long without records the last flush is marked as stable and memory is given back.
 const IDLE_US: u64 = 250_000;
 /// How often free space is looked at.
@@ -44,7 +47,12 @@ impl<S: Storage> Store<S> {
             return Some(Deadline(self.now.monotonic_us));
         }
         let waiting = self.batch_since.filter(|_| may_flush);
-        let waiting = waiting.map(|since| Deadline(since.0 + BATCH_US));
+        let patience = if self.may_be_put_off() {
+            SETTLEMENT_US
+        } else {
+            BATCH_US
+        };
+        let waiting = waiting.map(|since| Deadline(since.0 + patience));
         [
             waiting,
             self.background_deadline(),
@@ -65,7 +73,9 @@ impl<S: Storage> Store<S> {
         if self.failed.is_some() {
             return;
         }
-        self.write_settlements();
+        if self.batch_since.is_none() && !self.settlements.is_empty() {
+            self.batch_since = Some(Deadline(now.monotonic_us));
+        }
         if self.idle_at.is_some_and(|idle| idle.is_due(now)) {
             self.become_idle();
         }
@@ -84,18 +94,31 @@ impl<S: Storage> Store<S> {
         self.background(now);
         self.next_scrub(now);
         self.remove_large();
-        let complete = self.files_are_ready()
-            && self.larges.records_are_complete()
-            && !self.definitions.is_rewriting();
-        if self.in_flight.is_none() && self.batch_is_due(now) && complete {
-            self.hand_over(helpers);
+        if self.in_flight.is_none() && self.batch_is_due(now) {
+            self.write_settlements();
+            let complete = self.files_are_ready()
+                && self.larges.records_are_complete()
+                && !self.definitions.is_rewriting();
+            if complete {
+                self.hand_over(helpers);
+            }
         }
         while let Some(job) = self.jobs.pop_front() {
             helpers.keep(KeeperJob(job));
         }
     }
 
+    /// Whether the open batch only says what was settled, and nobody waits for it.
+    fn may_be_put_off(&self) -> bool {
+        !self.awaited.get() && !self.tail.has_new() && !self.definitions.has_new()
+    }
+
     pub(super) fn batch_is_due(&self, now: Now) -> bool {
+        if self.may_be_put_off() && !self.hurry {
+            return self
+                .batch_since
+                .is_some_and(|since| Deadline(since.0 + SETTLEMENT_US).is_due(now));
+        }
         self.has_new()
             && (self.hurry
                 || self.last_batch_octets < BUSY_BATCH_OCTETS
@@ -146,6 +169,7 @@ impl<S: Storage> Store<S> {
         });
         self.open_batch += 1;
         self.batch_since = None;
+        self.awaited.set(false);
         self.last_batch_octets = octets;
         self.idle_at = Some(self.now.after_us(IDLE_US));
         if planted(Fault::ConfirmBeforeFlush) {

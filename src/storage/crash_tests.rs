@@ -212,10 +212,13 @@ impl Model {
     }
 
     fn commit(&mut self) {
-        let batch = self.bench.store.batch().0;
-        self.flush_pending(batch);
+        let batch = self.bench.store.newest_batch().0;
         self.bench.now.monotonic_us += self.random % 700;
         self.bench.commit();
+        // With nothing else to write they may be put off.
+        if self.bench.store.settlements.is_empty() {
+            self.flush_pending(batch);
+        }
     }
 
     fn step(&mut self) {

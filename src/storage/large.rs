@@ -749,7 +749,7 @@ impl<S: Storage> Store<S> {
     /// Removes the files of bodies whose settlement is on stable storage.
     pub(super) fn remove_large(&mut self) {
         let mut bodies = Vec::new();
-        let open = self.batch();
+        let open = self.newest_batch();
         for (batch, _) in self.larges.gone.iter_mut().rev() {
             if *batch != LATER {
                 break;

@@ -1,5 +1,6 @@
 //! The store as the loop drives it.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 
@@ -154,7 +155,7 @@ pub struct Store<S: Storage> {
     pub(super) disk_low: bool,
     pub(super) alarm: bool,
 
-    /// This turn's settlements that are not yet a record.
+    /// Settlements of the open batch that are not yet a record.
     pub(super) settlements: Vec<(QueueId, u64, u64)>,
     /// In a group: the first log sequence number that belongs to it.
     pub(super) group: Option<u64>,
@@ -170,6 +171,8 @@ pub struct Store<S: Storage> {
     pub(super) scratch: Vec<u8>,
     /// When the first record of the open batch was appended.
     pub(super) batch_since: Option<Deadline>,
+    /// Somebody has asked which batch to wait for since the last one was handed over.
+    pub(super) awaited: Cell<bool>,
     pub(super) last_batch_octets: usize,
     pub(super) idle_at: Option<Deadline>,
 
@@ -268,6 +271,7 @@ impl<S: Storage> Store<S> {
             spill_seed: Seed(0),
             scratch: Vec::new(),
             batch_since: None,
+            awaited: Cell::new(false),
             last_batch_octets: 0,
             idle_at: None,
             covered_lsn: 0,
@@ -553,9 +557,20 @@ impl<S: Storage> Store<S> {
 
     // ---- what it says of itself -----------------------------------------------------------
 
-    /// The batch that what was appended last belongs to; flushed already if nothing is waiting.
+    /// The batch that what was appended last belongs to, for somebody who waits for it: it is not
+    /// put off then. Flushed already if nothing is waiting.
     #[inline]
     pub fn batch(&self) -> Batch {
+        let batch = self.newest_batch();
+        if batch.0 == self.open_batch {
+            self.awaited.set(true);
+        }
+        batch
+    }
+
+    /// As [`Store::batch`], without hurry.
+    #[inline]
+    pub(super) fn newest_batch(&self) -> Batch {
         if self.has_new() {
             Batch(self.open_batch)
         } else {

@@ -882,3 +882,46 @@ fn outdated_definitions_do_not_pile_up_and_none_is_lost_meanwhile() {
     let after = Bench::open(bench.disk.killed());
     assert_eq!(after.recovery.definitions.len(), 6);
 }
+
+#[test]
+fn what_was_settled_waits_for_company_unless_somebody_waits_for_it() {
+    let mut bench = Bench::open(MemoryStorage::new());
+    let entries: Vec<Entry> = (1..=4)
+        .map(|sequence| bench.append(1, sequence, b"x"))
+        .collect();
+    bench.settle_down();
+    let turn = |bench: &mut Bench, us: u64| {
+        bench.now.monotonic_us += us;
+        bench.commit();
+        bench.flush_one()
+    };
+    // Alone it is put off, as a deadline and no longer.
+    bench.store.settle(QueueId(1), entries[0]);
+    assert!(!turn(&mut bench, 1_000));
+    let due = bench.store.next_deadline().expect("it is not forgotten");
+    assert_eq!(due.0, bench.now.monotonic_us + 5_000);
+    assert!(!turn(&mut bench, 4_999));
+    assert!(turn(&mut bench, 1));
+    // A message takes it along at once.
+    bench.store.settle(QueueId(1), entries[1]);
+    assert!(!turn(&mut bench, 1_000));
+    bench.append(1, 5, b"y");
+    assert!(turn(&mut bench, 1));
+    assert!(bench.store.settlements.is_empty());
+    // So does whoever asks for its batch: a transaction of acknowledgements, a purge.
+    bench.store.settle(QueueId(1), entries[2]);
+    let batch = bench.store.batch();
+    assert!(bench.store.flushed() < batch);
+    assert!(turn(&mut bench, 1));
+    assert!(bench.store.flushed() >= batch);
+    // A stop does not wait either.
+    bench.store.settle(QueueId(1), entries[3]);
+    bench.commit();
+    bench.store.commit_all(bench.now, &mut bench.helpers);
+    assert!(bench.flush_one());
+    let again = Bench::open(bench.disk.killed());
+    assert_eq!(
+        again.recovery.queues[0].messages, 1,
+        "only the fifth is left"
+    );
+}
