@@ -24,8 +24,9 @@ mod memory;
 mod process;
 mod socket;
 
+use std::collections::VecDeque;
 use std::io::{self, Read as _, Write as _};
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -111,6 +112,11 @@ const MEMORY_LOOK_MS: u64 = 1_000;
 /// How long clients may take to answer the last `connection.close`, in milliseconds.
 const FAREWELL_MS: u64 = 300;
 
+/// How long a peer may go on sending after it has got its last octets, in milliseconds. Closing a
+/// socket with unread input resets it, and a client that is still writing when it gets
+/// `connection.close-ok` would see an error in place of the answer.
+const LINGER_MS: u64 = 1_000;
+
 /// How old what the operating system says of the process may be, in milliseconds.
 const FIGURES_MS: u64 = 1000;
 
@@ -143,6 +149,9 @@ struct Peer {
     is_half_closed: bool,
     /// The peer will send no more.
     is_ended: bool,
+    /// Its connection is over and everything was written: what still comes is thrown away until
+    /// the peer closes its side, or the moment on the reactor's list of lingering peers is there.
+    is_lingering: bool,
 }
 
 /// See the module.
@@ -163,6 +172,8 @@ pub struct Reactor<S: Storage> {
     /// Accepting is tried again at this moment.
     accept_at: Option<Deadline>,
     is_accepting: bool,
+    /// Peers that linger, in the order in which they are given up.
+    lingering: VecDeque<(Deadline, ConnectionId, u32)>,
     stop_at: Option<Deadline>,
     /// When the storage is no longer waited for, while the server stops.
     rest_at: Option<Deadline>,
@@ -244,6 +255,7 @@ impl<S: Storage> Reactor<S> {
             buffer: vec![0; READ_OCTETS],
             accept_at: None,
             is_accepting: false,
+            lingering: VecDeque::new(),
             stop_at: None,
             rest_at: None,
             memory: MemoryWatch::new(),
@@ -314,6 +326,7 @@ impl<S: Storage> Reactor<S> {
             for id in dead.drain(..) {
                 self.drop_connection(now, id);
             }
+            self.end_lingering(now);
             if let Some(error) = self.engine.fatal() {
                 return End::Storage(error.to_string());
             }
@@ -346,6 +359,7 @@ impl<S: Storage> Reactor<S> {
             self.stop_at,
             memory_at,
             self.http.next_deadline(),
+            self.lingering.front().map(|&(at, ..)| at),
         ]
         .into_iter()
         .flatten()
@@ -458,6 +472,7 @@ impl<S: Storage> Reactor<S> {
             is_listed: true,
             is_half_closed: false,
             is_ended: false,
+            is_lingering: false,
         });
         self.readable.push(slot as u32);
     }
@@ -492,6 +507,10 @@ impl<S: Storage> Reactor<S> {
     fn receive_from(&mut self, now: Now, slot: u32) {
         let mut octets = self.config.limits.inbox_octets_per_turn;
         let mut body_octets = BODY_OCTETS_PER_TURN;
+        if self.peers[slot as usize].is_lingering {
+            self.discard_from(now, slot);
+            return;
+        }
         loop {
             let id = self.peers[slot as usize].id;
             if self.engine.is_paused(id) || !self.read_from(now, slot, octets) {
@@ -545,8 +564,12 @@ impl<S: Storage> Reactor<S> {
             peer.inbox.clear();
             peer.inbox.extend_from_slice(rest);
         }
-        if (peer.is_ended && received.pause.is_none()) || self.engine.is_over(id) {
+        if peer.is_ended && received.pause.is_none() {
             self.drop_peer(now, slot);
+            return false;
+        }
+        if self.engine.is_over(id) {
+            self.bid_farewell(now, slot);
             return false;
         }
         may_have_more && received.pause.is_none()
@@ -629,13 +652,73 @@ impl<S: Storage> Reactor<S> {
                     }
                 }
             }
-            if peer.is_ended || self.engine.is_over(id) {
+            if peer.is_ended {
                 self.drop_peer(now, slot);
+            } else if self.engine.is_over(id) {
+                self.bid_farewell(now, slot);
             }
         }
     }
 
     // ---- close ----
+
+    /// Lets go of a connection that is over, and leaves its socket to the peer for a while.
+    fn bid_farewell(&mut self, now: Now, slot: u32) {
+        let peer = &mut self.peers[slot as usize];
+        // The peer sees the end behind the last octets. When that cannot be, it is gone already.
+        let is_gone = peer.is_ended || peer.stream.shutdown(Shutdown::Write).is_err();
+        if is_gone || self.stop_at.is_some() {
+            self.drop_peer(now, slot);
+            return;
+        }
+        peer.is_lingering = true;
+        peer.inbox = Vec::new();
+        let id = peer.id;
+        self.lingering
+            .push_back((now.after_ms(LINGER_MS), id, slot));
+        self.engine.drop_peer(now, id);
+        self.discard_from(now, slot);
+    }
+
+    /// Throws away what a lingering peer has sent, a turn's budget at most.
+    fn discard_from(&mut self, now: Now, slot: u32) {
+        let octets = self.config.limits.inbox_octets_per_turn;
+        let peer = &mut self.peers[slot as usize];
+        match peer
+            .stream
+            .read(&mut self.buffer[..octets.min(READ_OCTETS)])
+        {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.list(slot),
+            Ok(1..) => self.list(slot),
+            Ok(0) | Err(_) => self.drop_peer(now, slot),
+        }
+    }
+
+    /// Has a peer read from in the next turn.
+    fn list(&mut self, slot: u32) {
+        let peer = &mut self.peers[slot as usize];
+        if !peer.is_listed {
+            peer.is_listed = true;
+            self.readable.push(slot);
+        }
+    }
+
+    /// Closes the sockets of peers that have lingered long enough, and forgets those that left.
+    fn end_lingering(&mut self, now: Now) {
+        let is_stopping = self.stop_at.is_some();
+        while let Some(&(at, id, slot)) = self.lingering.front() {
+            let peer = self.peers.get(slot as usize);
+            let is_there = peer.is_some_and(|peer| peer.id == id);
+            if is_there && !is_stopping && !at.is_due(now) {
+                break;
+            }
+            self.lingering.pop_front();
+            if is_there {
+                self.drop_peer(now, slot);
+            }
+        }
+    }
 
     fn drop_peer(&mut self, now: Now, slot: u32) {
         let mut peer = self.peers.remove(slot as usize);

@@ -1,6 +1,7 @@
 //! The real broker over loopback, seen by a test peer that speaks frames.
 
 mod broker;
+mod closing;
 mod conformance;
 mod http;
 mod login;
