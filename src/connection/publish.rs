@@ -4,7 +4,7 @@
 use super::assembler::{Assembly, PartialBody, PartialMessage, PublishHead, check_class};
 use super::channel::ChannelState;
 use super::host::Host;
-use super::{Connection, Fault, Pause, State, Step, not_open};
+use super::{Connection, Fault, Pause, State, Step};
 use crate::broker::{ChannelKey, Command, Exception, Publish};
 use crate::message::{Body, Message};
 use crate::wire::content::ContentHeader;
@@ -99,7 +99,8 @@ impl Connection {
         let found = self.find(number);
         let (State::Open(_), Some(at)) = (&self.state, found) else {
             return match self.state {
-                State::Open(_) => Err(not_open((0, 0))),
+                // RabbitMQ looks at the kind of the frame before it looks for the channel.
+                State::Open(_) => Err(Fault::Exception(method_expected(), (0, 0))),
                 _ => Err(WireError::unexpected_frame(kind as u8, payload).into()),
             };
         };
@@ -329,12 +330,9 @@ impl Connection {
     /// What stands where the rest of a message should be.
     #[cold]
     pub(super) fn out_of_place(&mut self, at: usize) -> Fault {
-        let mut ids = (basic::Publish::CLASS_ID, basic::Publish::METHOD_ID);
+        let ids = (basic::Publish::CLASS_ID, basic::Publish::METHOD_ID);
         let text = match self.channels[at].1.assembly {
-            Assembly::Idle => {
-                ids = (0, 0);
-                "expected method frame, got non method frame instead"
-            }
+            Assembly::Idle => return Fault::Exception(method_expected(), (0, 0)),
             Assembly::Header(_) => {
                 "expected content header for class 60, got non content header frame instead"
             }
@@ -348,6 +346,15 @@ impl Connection {
             },
             ids,
         )
+    }
+}
+
+/// What is said of content that no method announced.
+#[cold]
+fn method_expected() -> Exception {
+    Exception {
+        reply_code: ReplyCode::UnexpectedFrame,
+        explanation: "expected method frame, got non method frame instead".to_owned(),
     }
 }
 
