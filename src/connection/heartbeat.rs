@@ -5,8 +5,9 @@
 
 use crate::clock::{Deadline, Now};
 
-/// Looks without a sign of life after which the peer is given up: two intervals.
-const SILENT_LOOKS_MAX: u8 = 4;
+/// Looks in a row without a sign of life at which the peer is given up: what came last came before
+/// the look ahead of them, two intervals ago or more.
+const SILENT_LOOKS: u8 = 4;
 
 /// The heartbeat of one connection.
 #[derive(Debug)]
@@ -67,7 +68,7 @@ impl Heartbeat {
             self.silent_looks += 1;
         }
         let has_sent = std::mem::take(&mut self.has_sent);
-        if self.silent_looks > SILENT_LOOKS_MAX {
+        if self.silent_looks >= SILENT_LOOKS {
             Look::Dead
         } else if has_sent {
             Look::Fine
@@ -93,14 +94,14 @@ mod tests {
         heartbeat.sent();
         assert_eq!(heartbeat.look(at(1000), false), Look::Fine);
         heartbeat.received();
-        for ms in [1500, 2000, 2500, 3000, 3500] {
+        for ms in [1500, 2000, 2500, 3000] {
             assert_eq!(heartbeat.look(at(ms), false), Look::Send, "{ms}");
         }
-        assert_eq!(heartbeat.look(at(4000), true), Look::Send);
-        for ms in [4500, 5000, 5500, 6000] {
+        assert_eq!(heartbeat.look(at(3500), true), Look::Send);
+        for ms in [4000, 4500, 5000] {
             assert_eq!(heartbeat.look(at(ms), false), Look::Send, "{ms}");
         }
-        assert_eq!(heartbeat.look(at(6500), false), Look::Dead);
+        assert_eq!(heartbeat.look(at(5500), false), Look::Dead);
         assert!(Heartbeat::start(0, at(0)).is_none());
     }
 }
