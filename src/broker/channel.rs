@@ -230,6 +230,8 @@ pub struct Channel {
     pub consumers: HashMap<Box<[u8]>, ConsumerKey, foldhash::fast::FixedState>,
     /// A consumer was passed over since the common limit was reached.
     pub has_limited: bool,
+    /// The consumer that was given a delivery last.
+    pub last_served: ConsumerKey,
     /// See [`ChannelCounters`].
     pub counters: ChannelCounters,
     /// How it publishes.
@@ -268,6 +270,7 @@ impl Channel {
             consumer_unacked_max,
             consumers: HashMap::default(),
             has_limited: false,
+            last_served: NO_CONSUMER,
             counters: ChannelCounters::default(),
             mode: Mode::Plain,
             last_queue: None,

@@ -367,10 +367,12 @@ impl Broker {
         state.counters.acknowledged += u64::from(settlement == Settlement::Ack);
         if unacked.consumer != NO_CONSUMER {
             state.consumer_unacked -= 1;
+            let has_limited = state.has_limited;
             if unacked.consumer != GONE_CONSUMER {
                 let consumer = &mut self.consumers[unacked.consumer as usize];
                 consumer.unacked -= 1;
-                if !consumer.is_available {
+                // Where others wait for the same credit, it comes back with theirs and in turn.
+                if !consumer.is_available && !has_limited {
                     self.offer(unacked.consumer);
                 }
             }
@@ -403,7 +405,8 @@ impl Broker {
         }
     }
 
-    /// The channel's common limit may allow more again.
+    /// The channel's common limit may allow more again: its consumers stand in line for it, the one
+    /// behind the last that was served first, or those behind it would never get any.
     #[inline]
     pub(super) fn credit_returned(&mut self, channel: u32) {
         let state = &mut self.channels[channel as usize];
@@ -411,6 +414,9 @@ impl Broker {
             state.has_limited = false;
             let mut keys: Vec<ConsumerKey> = state.consumers.values().copied().collect();
             keys.sort_unstable();
+            let last_served = state.last_served;
+            let next = keys.partition_point(|&key| key <= last_served);
+            keys.rotate_left(next);
             for key in keys {
                 self.offer(key);
             }

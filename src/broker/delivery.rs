@@ -242,6 +242,7 @@ impl Broker {
         queue.unacked_weight.put(entry);
         consumer.unacked += 1;
         channel.consumer_unacked += 1;
+        channel.last_served = key;
         let generation = queue.generation;
         let queue = QueueKey { slot, generation };
         channel.unacked.push(Unacked {

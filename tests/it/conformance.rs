@@ -68,6 +68,7 @@ transcripts! {
     basic_publish_checks
     basic_qos
     basic_qos_global
+    basic_qos_global_fair
     basic_qos_mixed
     basic_qos_narrow
     basic_recover
