@@ -657,6 +657,115 @@ impl Scenario for Decode {
     }
 }
 
+// ---- draining a backlog ----
+
+/// Messages of 100 octets that lie on the disk, their entries in pages, go to a consumer that
+/// acknowledges each hundred. Between rounds as many are published as were consumed.
+struct Drain {
+    flow: Flow,
+    consumer: ConnectionId,
+    acks: Vec<u8>,
+    acked: u64,
+    /// Octets of `acks` that were sent.
+    acks_taken: usize,
+}
+
+/// Messages that are always there: three times what the tail keeps in memory.
+const BACKLOG: usize = 20_000;
+const DRAIN_ACK_EVERY: u64 = 100;
+const DRAIN_PREFETCH: u16 = 1_000;
+/// Octets of acknowledgements that one turn receives: of two.
+const DRAIN_TURN_OCTETS: usize = 2 * 21;
+
+impl Drain {
+    fn new() -> Self {
+        let plan = PLANS.iter().find(|plan| plan.name == "append");
+        let mut flow = Flow::new(*plan.expect("a scenario of the list"));
+        for _ in 0..BACKLOG / ROUND {
+            flow.publish();
+        }
+        let consumer = flow.rig.connect();
+        let qos = basic::Qos {
+            prefetch_count: DRAIN_PREFETCH,
+            ..basic::Qos::default()
+        };
+        flow.rig.call(consumer, CHANNEL, &qos);
+        let name = queue_name(0);
+        let consume = basic::Consume {
+            queue: short(&name),
+            consumer_tag: ShortString::literal("c"),
+            ..basic::Consume::default()
+        };
+        flow.rig.call(consumer, CHANNEL, &consume);
+        Drain {
+            flow,
+            consumer,
+            acks: Vec::new(),
+            acked: 0,
+            acks_taken: 0,
+        }
+    }
+}
+
+impl Flow {
+    /// Publishes a round's messages and lets everything come to rest.
+    fn publish(&mut self) {
+        for turn in &self.turns {
+            let octets = &self.frames[turn.clone()];
+            let consumed = self.rig.turn(self.publisher, octets);
+            assert_eq!(consumed, octets.len(), "a turn's octets are taken");
+        }
+        self.rig.rest();
+    }
+}
+
+impl Scenario for Drain {
+    fn operations(&self) -> u64 {
+        ROUND as u64
+    }
+
+    fn prepare(&mut self) {
+        self.flow.publish();
+        self.flow.rig.log = Some(Vec::new());
+        self.acks.clear();
+        self.acks_taken = 0;
+        for _ in 0..ROUND as u64 / DRAIN_ACK_EVERY {
+            self.acked += DRAIN_ACK_EVERY;
+            let ack = basic::Ack {
+                delivery_tag: DeliveryTag(self.acked),
+                multiple: true,
+            };
+            encode::method_frame(&mut self.acks, CHANNEL, &ack);
+        }
+    }
+
+    fn part(&mut self) -> bool {
+        let rest = &self.acks[self.acks_taken..];
+        if rest.is_empty() {
+            return self.flow.rig.take_answers();
+        }
+        let octets = &rest[..DRAIN_TURN_OCTETS.min(rest.len())];
+        let consumed = self.flow.rig.turn(self.consumer, octets);
+        assert_eq!(consumed, octets.len(), "acknowledgements are taken");
+        self.acks_taken += consumed;
+        self.flow.rig.take_answers();
+        true
+    }
+
+    fn between(&mut self) {
+        self.flow.rig.run_jobs();
+    }
+
+    fn check(&mut self) {
+        let log = self.flow.rig.log.take().unwrap_or_default();
+        let (deliveries, _) = count(&log);
+        assert_eq!(
+            deliveries, ROUND as u64,
+            "what was acknowledged is made up for"
+        );
+    }
+}
+
 // ---- recovery ----
 
 /// Opens what a killed server left: [`ROUND`] × 20 persistent messages of 100 octets.
@@ -738,7 +847,7 @@ impl Scenario for Recover {
 fn names() -> Vec<&'static str> {
     let mut names = vec!["decode"];
     names.extend(PLANS.iter().map(|plan| plan.name));
-    names.push("recover");
+    names.extend(["drain", "recover"]);
     names
 }
 
@@ -749,6 +858,7 @@ fn build(name: &str) -> Box<dyn Scenario> {
             is_done: false,
             found: 0,
         }),
+        "drain" => Box::new(Drain::new()),
         "recover" => Box::new(Recover::new()),
         _ => {
             let plan = PLANS.iter().find(|plan| plan.name == name);

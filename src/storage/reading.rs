@@ -193,10 +193,11 @@ fn read_segment<'a, S: Storage>(
         }
     };
     // A record may reach into the next granule, and the next reading probably does.
-    let near_end = (offset + GRANULE_OCTETS / 2).min(used);
-    if !warmth.touch(offset, near_end.max(offset + 1), notes.now_s) {
+    let mut warm_end = (offset + GRANULE_OCTETS / 2).min(used).max(offset + 1);
+    if !warmth.touch(offset, warm_end, notes.now_s) {
         ask(warmth, map.as_ref());
-        if map.is_none() || !warmth.touch(offset, offset + 1, notes.now_s) {
+        warm_end = offset + 1;
+        if map.is_none() || !warmth.touch(offset, warm_end, notes.now_s) {
             notes.counters.cold_reads += 1;
             return Read::Cold;
         }
@@ -208,15 +209,18 @@ fn read_segment<'a, S: Storage>(
         return Read::Cold;
     };
     let header = map.octets(offset..offset + HEADER_OCTETS as u64, scratch);
-    let record_end = header
+    let header = header
         .ok()
-        .and_then(|octets| RecordHeader::decode(octets, *seed))
-        .map_or(offset + 1, |header| offset + header.record_octets());
-    if !warmth.touch(offset, record_end.min(used), notes.now_s) {
+        .and_then(|octets| RecordHeader::decode(octets, *seed));
+    let record_end = header.map_or(offset + 1, |header| offset + header.record_octets());
+    if record_end > warm_end && !warmth.touch(offset, record_end.min(used), notes.now_s) {
         notes.counters.cold_reads += 1;
         return Read::Cold;
     }
-    read_map(&**map, *seed, offset, used, at, scratch, notes)
+    match header {
+        Some(header) => read_payload(&**map, header, *seed, offset..used, at, scratch, notes),
+        None => notes.lost(at, "its header is damaged"),
+    }
 }
 
 /// Reads and checks a message that is in memory.
@@ -230,24 +234,40 @@ fn read_map<'a, S: Storage, M: Map>(
     notes: Notes<'_, S>,
 ) -> Read<'a> {
     let header = map.octets(offset..offset + HEADER_OCTETS as u64, scratch);
-    let Some(header) = header
+    let header = header
         .ok()
-        .and_then(|octets| RecordHeader::decode(octets, seed))
-    else {
-        return notes.lost(at, "its header is damaged");
-    };
-    let payload_end = offset + (HEADER_OCTETS as u64) + u64::from(header.length);
-    if payload_end > end {
+        .and_then(|octets| RecordHeader::decode(octets, seed));
+    match header {
+        Some(header) => read_payload(map, header, seed, offset..end, at, scratch, notes),
+        None => notes.lost(at, "its header is damaged"),
+    }
+}
+
+/// Reads and checks the message behind a header that was checked.
+///
+/// * `range`: from the start of its record to where records end.
+fn read_payload<'a, S: Storage, M: Map>(
+    map: &'a M,
+    header: RecordHeader,
+    seed: Seed,
+    range: Range<u64>,
+    at: MessageRef,
+    scratch: &'a mut Vec<u8>,
+    notes: Notes<'_, S>,
+) -> Read<'a> {
+    let start = range.start + HEADER_OCTETS as u64;
+    let payload_end = start + u64::from(header.length);
+    if payload_end > range.end {
         return notes.lost(at, "its length is damaged");
     }
-    let Ok(octets) = map.octets(offset..payload_end, scratch) else {
+    let Ok(payload) = map.octets(start..payload_end, scratch) else {
         return notes.lost(at, "its file is too short");
     };
-    let payload = &octets[HEADER_OCTETS..];
     if seed.payload_crc(payload) != header.payload_crc {
         return notes.lost(at, "its payload is damaged");
     }
-    match message_in(octets) {
+    let stored = MessagePayload::new(header.kind, payload).and_then(|payload| payload.message());
+    match stored {
         Some(stored) => Read::Here(stored),
         None => notes.lost(at, "its record is not a message"),
     }
