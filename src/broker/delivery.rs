@@ -14,6 +14,8 @@ use crate::wire::method::basic;
 
 /// Entries in a page of a long queue.
 const PAGE_ENTRIES: usize = 512;
+/// Pages that are asked for ahead of a queue that delivers.
+const PAGES_AHEAD: usize = 4;
 
 impl Broker {
     /// The consumer whose turn it is, when one has credit and room. Those that have not are taken
@@ -173,7 +175,11 @@ impl Broker {
     /// Gets the page at the head of a queue into memory; says whether it is there.
     pub(super) fn fetch_page<S: Sink>(&mut self, slot: u32, page: PageId, sink: &mut S) -> bool {
         if let Some(entries) = sink.load(page) {
-            self.queues[slot as usize].ready.arrive(page, entries);
+            let ready = &mut self.queues[slot as usize].ready;
+            ready.arrive(page, entries);
+            // Asked for while there is something to send, so that the queue does not stop and
+            // wait at the end of every page.
+            sink.load_soon(ready.next_pages(&mut [PageId(0); PAGES_AHEAD]));
             return true;
         }
         self.queues[slot as usize].wait = Wait::Storage;

@@ -165,6 +165,17 @@ impl Ready {
         Some(entry)
     }
 
+    /// The pages at the head, as many as there is room for in `into`; those that are there.
+    pub fn next_pages<'a>(&self, into: &'a mut [PageId]) -> &'a [PageId] {
+        let middle = self.rest.iter().flat_map(|rest| &rest.middle);
+        let mut count = 0;
+        for (page, parked) in into.iter_mut().zip(middle) {
+            *page = parked.page;
+            count += 1;
+        }
+        &into[..count]
+    }
+
     /// Hands in the entries of the page at the head. A page may come back shorter than it was
     /// parked, where damage took some; the length follows.
     pub fn arrive(&mut self, page: PageId, entries: Vec<Entry>) {

@@ -117,6 +117,8 @@ pub trait Sink {
     fn park(&mut self, entries: Vec<Entry>) -> PageId;
     /// The entries of a parked page, when they are at hand; the page is gone then.
     fn load(&mut self, page: PageId) -> Option<Vec<Entry>>;
+    /// These pages of one queue are loaded next, in this order: a hint, which may be ignored.
+    fn load_soon(&mut self, _pages: &[PageId]) {}
     /// Lets go of the entries of a parked page, as [`Sink::release`] does of each.
     fn release_page(&mut self, page: PageId);
 }

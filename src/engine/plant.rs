@@ -354,4 +354,8 @@ impl<S: Storage> Sink for Plant<S> {
     fn load(&mut self, page: PageId) -> Option<Vec<Entry>> {
         self.store.load(page)
     }
+
+    fn load_soon(&mut self, pages: &[PageId]) {
+        self.store.load_soon(pages);
+    }
 }

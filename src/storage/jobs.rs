@@ -15,7 +15,7 @@ use super::definitions::{self, DefinitionsWrite, RewrittenDefinitions};
 use super::files::{Map, Storage, read_exact_at, write_all_at};
 use super::index;
 use super::large::{Gone, LargeHandle, LargeWrite};
-use super::pages::IndexPart;
+use super::pages::{IndexPart, PageOut};
 use super::record_codec::{self as codec, RecordHeader, Seed};
 use super::scan::{Scope, Summary};
 use super::scrub::{self, Scrubbed, Stretch};
@@ -149,11 +149,8 @@ pub(super) enum Job<S: Storage> {
         entries: Arc<Vec<Entry>>,
         file: Arc<OnceLock<S::File>>,
     },
-    ReadPage {
-        page: u64,
-        slot: u32,
-        count: u32,
-        crc: u32,
+    ReadPages {
+        pages: Vec<PageOut>,
         file: Arc<OnceLock<S::File>>,
     },
     /// Closes a file of pages that nobody needs.
@@ -250,10 +247,7 @@ pub(super) enum AnswerKind<S: Storage> {
         crc: u32,
         result: io::Result<()>,
     },
-    PageRead {
-        page: u64,
-        result: io::Result<Vec<Entry>>,
-    },
+    PagesRead(Vec<(u64, io::Result<Vec<Entry>>)>),
     FreeSpace(io::Result<u64>),
     /// The index is written; lines about damage that was seen.
     Indexed {
@@ -297,7 +291,10 @@ impl<S: Storage> std::fmt::Debug for AnswerKind<S> {
             }
             AnswerKind::Spilled { block, result } => write!(f, "Spilled({block}, {result:?})"),
             AnswerKind::PageWritten { page, .. } => write!(f, "PageWritten({page})"),
-            AnswerKind::PageRead { page, .. } => write!(f, "PageRead({page})"),
+            AnswerKind::PagesRead(pages) => {
+                let pages: Vec<u64> = pages.iter().map(|(page, _)| *page).collect();
+                write!(f, "PagesRead({pages:?})")
+            }
             AnswerKind::FreeSpace(octets) => write!(f, "FreeSpace({octets:?})"),
             AnswerKind::Indexed { number, result } => write!(f, "Indexed({number}, {result:?})"),
             AnswerKind::DefinitionsRewritten(result) => {
@@ -364,25 +361,18 @@ impl<S: Storage> KeeperJob<S> {
                     result: write_page(storage, &file, slot, &octets),
                 }
             }
-            Job::ReadPage {
-                page,
-                slot,
-                count,
-                crc,
-                file,
-            } => AnswerKind::PageRead {
-                page,
-                result: read_page(storage, &file, slot, count, crc),
-            },
+            Job::ReadPages { pages, file } => {
+                let read = |page: PageOut| (page.page, read_page(storage, &file, page));
+                AnswerKind::PagesRead(pages.into_iter().map(read).collect())
+            }
             Job::ClosePages { file } => {
                 drop(file);
                 AnswerKind::Removed(Ok(()))
             }
             Job::FreeSpace => AnswerKind::FreeSpace(storage.free_octets()),
-            Job::ReadIndexPart { page, part } => AnswerKind::PageRead {
-                page,
-                result: read_part(storage, part),
-            },
+            Job::ReadIndexPart { page, part } => {
+                AnswerKind::PagesRead(vec![(page, read_part(storage, part))])
+            }
             Job::RewriteDefinitions { seed } => {
                 AnswerKind::DefinitionsRewritten(definitions::rewrite_file(storage, seed))
             }
@@ -587,14 +577,13 @@ fn write_page<S: Storage>(
 fn read_page<S: Storage>(
     storage: &S,
     shared: &OnceLock<S::File>,
-    slot: u32,
-    count: u32,
-    crc: u32,
+    page: PageOut,
 ) -> io::Result<Vec<Entry>> {
     let file = shared.get().ok_or(io::ErrorKind::NotFound)?;
-    let mut octets = vec![0; count as usize * 16];
-    read_exact_at(storage, file, u64::from(slot) * PAGE_OCTETS, &mut octets)?;
-    if crc32fast::hash(&octets) != crc {
+    let mut octets = vec![0; page.count as usize * 16];
+    let offset = u64::from(page.slot) * PAGE_OCTETS;
+    read_exact_at(storage, file, offset, &mut octets)?;
+    if crc32fast::hash(&octets) != page.crc {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,
             "a page of queue entries is damaged",

@@ -2,7 +2,10 @@
 //!
 //! A page is parked, loaded and gone: loading gives the entries back to the queue. Pages of
 //! recovered queues are not in the file, they name a part of a segment's index.
+//!
+//! Pages that a queue says it wants soon are read ahead of it, several in one job.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
 
 use hashbrown::HashMap;
@@ -16,6 +19,19 @@ use crate::message::Entry;
 
 /// Most entries of one page.
 pub const PAGE_ENTRIES_MAX: usize = 512;
+
+/// Pages that are on their way or there and not taken yet, of all queues, from which on nothing is
+/// read ahead: 2 MiB.
+const AHEAD_MAX: usize = 256;
+
+/// Where a page lies in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PageOut {
+    pub(super) page: u64,
+    pub(super) slot: u32,
+    pub(super) count: u32,
+    pub(super) crc: u32,
+}
 
 /// Entries of `queue` in `segment` with these sequences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +97,8 @@ pub(super) struct Pages<S: Storage> {
     unwritten: Vec<u64>,
     /// Pages in memory that are on their way to the file.
     writing: usize,
+    /// Pages that are being read or are loaded.
+    coming: usize,
 }
 
 impl<S: Storage> Pages<S> {
@@ -93,6 +111,7 @@ impl<S: Storage> Pages<S> {
             file: Arc::new(OnceLock::new()),
             unwritten: Vec::new(),
             writing: 0,
+            coming: 0,
         }
     }
 
@@ -194,32 +213,24 @@ impl<S: Storage> Pages<S> {
                 let entries = Arc::try_unwrap(entries).unwrap_or_else(|entries| (*entries).clone());
                 (Some(entries), None)
             }
-            Some(State::Loaded(entries)) => (Some(entries), None),
+            Some(State::Loaded(entries)) => {
+                self.coming -= 1;
+                (Some(entries), None)
+            }
             Some(State::Out { slot, crc, count }) => {
-                let state = State::Reading {
-                    slot: Some(slot),
-                    part: None,
-                    then: wish,
-                };
-                self.parked.insert(page.0, state);
-                let job = Job::ReadPage {
-                    page: page.0,
+                self.await_page(page, Some(slot), None, wish);
+                let page = page.0;
+                let pages = vec![PageOut {
+                    page,
                     slot,
                     count,
                     crc,
-                    file: Arc::clone(&self.file),
-                };
-                (None, Some(job))
+                }];
+                (None, Some(self.read_job(pages)))
             }
             Some(State::Indexed(part)) => {
-                let state = State::Reading {
-                    slot: None,
-                    part: Some(part),
-                    then: wish,
-                };
-                self.parked.insert(page.0, state);
-                let job = Job::ReadIndexPart { page: page.0, part };
-                (None, Some(job))
+                self.await_page(page, None, Some(part), wish);
+                (None, Some(Job::ReadIndexPart { page: page.0, part }))
             }
             Some(State::Reading { slot, part, .. }) => {
                 let state = State::Reading {
@@ -231,6 +242,55 @@ impl<S: Storage> Pages<S> {
                 (None, None)
             }
             None => (Some(Vec::new()), None),
+        }
+    }
+
+    /// Notes that a page is being read.
+    fn await_page(&mut self, page: PageId, slot: Option<u32>, part: Option<IndexPart>, then: Then) {
+        self.coming += 1;
+        self.parked
+            .insert(page.0, State::Reading { slot, part, then });
+    }
+
+    fn read_job(&self, pages: Vec<PageOut>) -> Job<S> {
+        Job::ReadPages {
+            pages,
+            file: Arc::clone(&self.file),
+        }
+    }
+
+    /// Asks for pages of one queue that will be loaded next, in this order, unless most of them are
+    /// on their way already: then it is asked again when more of them are wanted in one go.
+    pub(super) fn load_soon(&mut self, pages: &[PageId], jobs: &mut VecDeque<Job<S>>) {
+        let is_at_rest = |page: &PageId| {
+            let state = self.parked.get(&page.0);
+            matches!(state, Some(State::Out { .. } | State::Indexed(_)))
+        };
+        let at_rest = pages.iter().filter(|page| is_at_rest(page)).count();
+        if at_rest * 2 < pages.len().max(1) || self.coming + at_rest > AHEAD_MAX {
+            return;
+        }
+        let mut out = Vec::new();
+        for &page in pages {
+            match self.parked.get(&page.0) {
+                Some(&State::Out { slot, crc, count }) => {
+                    self.await_page(page, Some(slot), None, Then::Keep);
+                    out.push(PageOut {
+                        page: page.0,
+                        slot,
+                        count,
+                        crc,
+                    });
+                }
+                Some(&State::Indexed(part)) => {
+                    self.await_page(page, None, Some(part), Then::Keep);
+                    jobs.push_back(Job::ReadIndexPart { page: page.0, part });
+                }
+                _ => {}
+            }
+        }
+        if !out.is_empty() {
+            jobs.push_back(self.read_job(out));
         }
     }
 
@@ -248,7 +308,8 @@ impl<S: Storage> Pages<S> {
                 };
                 self.parked.insert(page.0, state);
             }
-            Some(State::Loaded(_) | State::Indexed(_)) | None => {}
+            Some(State::Loaded(_)) => self.coming -= 1,
+            Some(State::Indexed(_)) | None => {}
         }
     }
 
@@ -266,13 +327,15 @@ impl<S: Storage> Pages<S> {
             return Arrived::Nothing;
         };
         self.free_slots.extend(slot);
-        match then {
-            Then::Keep => {
-                self.parked.insert(page, State::Loaded(entries));
-                Arrived::Loaded
-            }
-            Then::Release => Arrived::Release(entries),
-            Then::Drop => Arrived::Nothing,
+        if then == Then::Keep {
+            self.parked.insert(page, State::Loaded(entries));
+            return Arrived::Loaded;
+        }
+        self.coming -= 1;
+        if then == Then::Release {
+            Arrived::Release(entries)
+        } else {
+            Arrived::Nothing
         }
     }
 

@@ -535,6 +535,12 @@ impl<S: Storage> Store<S> {
         entries
     }
 
+    /// Has pages brought that [`Store::load`] will be asked for next, in the order of `pages`, as far
+    /// as few enough are on their way or there: a hint.
+    pub fn load_soon(&mut self, pages: &[PageId]) {
+        self.pages.load_soon(pages, &mut self.jobs);
+    }
+
     /// Releases the entries of a page, of a queue whose entries are all transient or not logged
     /// (see [`Store::release`]); the page is gone.
     pub fn release_page(&mut self, page: PageId) {
@@ -663,7 +669,11 @@ impl<S: Storage> Store<S> {
                 self.space_result(&result);
                 self.pages.written(page, crc, result.is_ok());
             }
-            AnswerKind::PageRead { page, result } => self.page_read(page, result),
+            AnswerKind::PagesRead(pages) => {
+                for (page, result) in pages {
+                    self.page_read(page, result);
+                }
+            }
             AnswerKind::Indexed { number, result } => self.segment_indexed(number, result),
             AnswerKind::Scrubbed { number, result } => self.scrubbed(number, result),
             AnswerKind::CheckpointWritten(result) => self.checkpoint_written(result),

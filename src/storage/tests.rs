@@ -270,6 +270,53 @@ fn pages_come_back_as_they_were_parked() {
     assert_eq!(bench.store.load(again), Some(entries));
 }
 
+#[test]
+fn pages_that_are_wanted_soon_come_together_and_not_without_a_bound() {
+    let mut bench = Bench::open(MemoryStorage::new());
+    let at = MessageRef {
+        segment: 1,
+        place: 2,
+    };
+    let entries = |first: u64| -> Vec<Entry> {
+        (first..first + 4)
+            .map(|s| Entry::new(at, s, 1, 0))
+            .collect()
+    };
+    let pages: Vec<_> = (0..400).map(|n| bench.store.park(entries(4 * n))).collect();
+    bench.settle_down();
+    bench.store.load_soon(&pages[..4]);
+    bench.commit();
+    assert_eq!(bench.helpers.keep.len(), 1, "one job for all of them");
+    bench.store.load_soon(&pages[1..5]);
+    bench.commit();
+    assert_eq!(bench.helpers.keep.len(), 1, "most are on their way");
+    bench.settle_down();
+    bench.store.drop_page(pages[0]);
+    for (page, n) in pages[1..4].iter().zip(1..) {
+        assert_eq!(bench.store.load(*page), Some(entries(4 * n)));
+    }
+    // What nobody takes is not read without end, and what is wanted now comes all the same.
+    for four in pages[4..].chunks(4) {
+        bench.store.load_soon(four);
+    }
+    bench.settle_down();
+    let there = pages[4..]
+        .iter()
+        .filter(|page| bench.store.load(**page).is_some());
+    assert_eq!(there.count(), 256);
+    bench.settle_down();
+    let rest = pages[4..].iter().filter_map(|page| bench.store.load(*page));
+    let rest = rest.filter(|entries| !entries.is_empty());
+    assert_eq!(rest.count(), 396 - 256);
+    assert_eq!(bench.store.pages(), 0);
+    bench.store.load_soon(&pages[..4]);
+    bench.commit();
+    assert!(
+        bench.helpers.keep.is_empty(),
+        "pages that are gone are no pages"
+    );
+}
+
 /// Definitions are appended to a file that has to grow: that there is no room is no reason to end.
 #[test]
 fn definitions_wait_for_room_on_a_full_disk() {
