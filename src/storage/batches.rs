@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::files::Storage;
-use super::jobs::{FlushJob, Helpers, Job, KeeperJob};
+use super::jobs::{BlockWrite, FlushJob, Helpers, Job, KeeperJob};
 use super::record_codec::RecordKind;
 use super::store::{Event, Store};
 use crate::broker::Batch;
@@ -154,8 +154,12 @@ impl<S: Storage> Store<S> {
         let writes: Vec<_> = blocks
             .iter()
             .filter_map(|block| {
-                let file = self.segments.get(block.segment)?.file.as_ref()?;
-                Some((Arc::clone(file), Arc::clone(block)))
+                let segment = self.segments.get(block.segment)?;
+                Some(BlockWrite {
+                    file: Arc::clone(segment.file.as_ref()?),
+                    block: Arc::clone(block),
+                    file_octets: segment.octets,
+                })
             })
             .collect();
         assert_eq!(writes.len(), blocks.len(), "each block has its file");

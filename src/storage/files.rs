@@ -39,6 +39,21 @@ pub trait Storage: Clone + Debug + Send + 'static {
     /// Writes at `offset`; may write less than asked. Extends the file when needed.
     fn write_at(&self, file: &Self::File, offset: u64, octets: &[u8]) -> io::Result<usize>;
 
+    /// As [`Storage::write_at`], with so many zeros behind (at most [`CACHE_PAGE_OCTETS`]) that need not be
+    /// written and do not count: the caller does not mind what lies there.
+    ///
+    /// A new file's blocks may not be in memory, and a part of a page can be written only when the
+    /// rest of it is; with zeros up to the end of the page nothing has to be read first.
+    fn write_padded_at(
+        &self,
+        file: &Self::File,
+        offset: u64,
+        octets: &[u8],
+        _zeros: usize,
+    ) -> io::Result<usize> {
+        self.write_at(file, offset, octets)
+    }
+
     /// Returns when what was written to `file` is on stable storage. After an error nothing is
     /// known about any of it, whatever a later call says.
     fn sync(&self, file: &Self::File) -> io::Result<()>;
@@ -74,15 +89,34 @@ pub trait Map: Debug + Send + Sync + 'static {
     fn populate(&self, range: Range<u64>) -> io::Result<()>;
 }
 
+/// What files are kept in memory by.
+pub(super) const CACHE_PAGE_OCTETS: usize = 4096;
+
 /// Writes all of `octets`, through short writes and interruptions.
 pub(super) fn write_all_at<S: Storage>(
     storage: &S,
     file: &S::File,
+    offset: u64,
+    octets: &[u8],
+) -> io::Result<()> {
+    write_all_padded_at(storage, file, offset, octets, 0)
+}
+
+/// As [`write_all_at`]; see [`Storage::write_padded_at`] for `zeros`.
+pub(super) fn write_all_padded_at<S: Storage>(
+    storage: &S,
+    file: &S::File,
     mut offset: u64,
     mut octets: &[u8],
+    zeros: usize,
 ) -> io::Result<()> {
     while !octets.is_empty() {
-        match storage.write_at(file, offset, octets) {
+        let result = if zeros == 0 {
+            storage.write_at(file, offset, octets)
+        } else {
+            storage.write_padded_at(file, offset, octets, zeros)
+        };
+        match result {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(written) => {
                 offset += written as u64;

@@ -12,7 +12,9 @@ use super::arena::{SpillFile, SpillSlot};
 use super::checkpoint;
 use super::compaction::{self, Liveness, Rewritten};
 use super::definitions::{self, DefinitionsWrite, RewrittenDefinitions};
-use super::files::{Map, Storage, read_exact_at, write_all_at};
+use super::files::{
+    CACHE_PAGE_OCTETS, Map, Storage, read_exact_at, write_all_at, write_all_padded_at,
+};
 use super::index;
 use super::large::{Gone, LargeHandle, LargeWrite};
 use super::pages::{IndexPart, PageOut};
@@ -40,7 +42,25 @@ pub struct FlushJob<S: Storage> {
     pub(super) batch: u64,
     pub(super) sync: bool,
     pub(super) definitions: Option<DefinitionsWrite<S>>,
-    pub(super) writes: Vec<(Arc<S::File>, Arc<Block>)>,
+    pub(super) writes: Vec<BlockWrite<S>>,
+}
+
+/// A block for the flusher to write.
+#[derive(Debug)]
+pub(super) struct BlockWrite<S: Storage> {
+    pub(super) file: Arc<S::File>,
+    pub(super) block: Arc<Block>,
+    /// Octets of the file, of which those behind the block hold nothing yet.
+    pub(super) file_octets: u64,
+}
+
+impl<S: Storage> BlockWrite<S> {
+    /// Octets from the end of the block to the end of its last page or of the file.
+    fn zeros(&self) -> usize {
+        let page = CACHE_PAGE_OCTETS as u64;
+        let end = self.block.end();
+        (end.next_multiple_of(page).min(self.file_octets)).saturating_sub(end) as usize
+    }
 }
 
 impl<S: Storage> FlushJob<S> {
@@ -90,13 +110,16 @@ impl<S: Storage> FlushJob<S> {
     }
 
     fn write_records(&self, storage: &S) -> Result<(), StorageError> {
-        for (index, (file, block)) in self.writes.iter().enumerate() {
+        for (index, write) in self.writes.iter().enumerate() {
+            let BlockWrite { file, block, .. } = write;
             let failed = |error: io::Error| {
                 StorageError::new("cannot write", &segment_name(block.segment), &error)
             };
-            write_all_at(storage, file, block.offset, &block.octets).map_err(failed)?;
+            let zeros = write.zeros();
+            write_all_padded_at(storage, file, block.offset, &block.octets, zeros)
+                .map_err(failed)?;
             let next = self.writes.get(index + 1);
-            let last_of_file = next.is_none_or(|(_, next)| next.segment != block.segment);
+            let last_of_file = next.is_none_or(|next| next.block.segment != block.segment);
             if self.sync && last_of_file && !planted(Fault::SkipSync) {
                 storage.sync(file).map_err(failed)?;
             }
