@@ -3,6 +3,8 @@
 
 use std::hash::{BuildHasher as _, Hasher as _};
 
+use hashbrown::HashTable;
+
 use super::exchange::headers::SortedHeaders;
 use super::exchange::{Exchange, ExchangeKey};
 use super::queue::{Queue, QueueKey};
@@ -56,13 +58,12 @@ impl RouteCache {
 }
 
 /// Octets of exchange and routing key that a [`Remembered`] route has room for.
-const NAMES_OCTETS: usize = 38;
+const NAMES_OCTETS: usize = 46;
 
 /// A route to one queue: one line of the cache.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 struct Remembered {
-    epoch: u64,
     exchange: ExchangeKey,
     queue: QueueKey,
     is_logged: bool,
@@ -71,51 +72,43 @@ struct Remembered {
 }
 
 impl Remembered {
-    /// Holds for no epoch.
-    const NONE: Remembered = Remembered {
-        epoch: 0,
-        exchange: ExchangeKey {
-            slot: 0,
-            generation: 0,
-        },
-        queue: QueueKey {
-            slot: 0,
-            generation: 0,
-        },
-        is_logged: false,
-        length: 0,
-        names: [0; NAMES_OCTETS],
-    };
+    #[inline]
+    fn is(&self, exchange: ExchangeKey, names: &[u8]) -> bool {
+        self.exchange == exchange && self.names() == names
+    }
 
     #[inline]
-    fn is(&self, epoch: u64, exchange: ExchangeKey, names: &[u8]) -> bool {
-        self.epoch == epoch
-            && self.exchange == exchange
-            && self.names.get(..usize::from(self.length)) == Some(names)
+    fn names(&self) -> &[u8] {
+        let length = usize::from(self.length).min(NAMES_OCTETS);
+        &self.names[..length]
     }
 }
 
+#[inline]
+fn hash(state: &foldhash::fast::FixedState, exchange: ExchangeKey, names: &[u8]) -> u64 {
+    let mut hasher = state.build_hasher();
+    hasher.write_u32(exchange.slot);
+    hasher.write(names);
+    hasher.finish()
+}
+
 /// Routes to one queue that were found lately, of all channels: for publishers whose routing key
-/// changes from message to message. Takes no memory before one does, 1 MiB at most.
+/// changes from message to message. Takes no memory before one does, 1.2 MiB at most.
+///
+/// The routes lie in the order in which they were found, in which publishers that go through their
+/// keys in turn ask for them; the index of them is small enough to stay near the core.
 #[derive(Debug, Default)]
 pub(super) struct RouteMemory {
-    /// Pairs of neighbours; a route lies in one of the two that its hash names.
+    /// The topology's epoch for which the routes hold.
+    epoch: u64,
     routes: Vec<Remembered>,
-    /// Routes that pushed out one that held.
-    crowded: usize,
+    /// Places in `routes`, by the hash of exchange and names.
+    index: HashTable<u32>,
     hasher: foldhash::fast::FixedState,
 }
 
 impl RouteMemory {
-    const ROUTES_MIN: usize = 256;
     const ROUTES_MAX: usize = 16_384;
-
-    fn hash(&self, exchange: ExchangeKey, names: &[u8]) -> usize {
-        let mut hasher = self.hasher.build_hasher();
-        hasher.write_u32(exchange.slot);
-        hasher.write(names);
-        hasher.finish() as usize
-    }
 
     /// The queue that a message with these names goes to, and whether it is logged there.
     #[inline]
@@ -125,18 +118,18 @@ impl RouteMemory {
         exchange: ExchangeKey,
         names: &[u8],
     ) -> Option<(QueueKey, bool)> {
-        if self.routes.is_empty() {
+        if self.epoch != epoch || self.routes.is_empty() {
             return None;
         }
-        let at = self.hash(exchange, names) & (self.routes.len() - 1);
-        let found = [at, at ^ 1]
-            .map(|at| &self.routes[at])
-            .into_iter()
-            .find(|route| route.is(epoch, exchange, names))?;
-        Some((found.queue, found.is_logged))
+        let is_it = |&at: &u32| self.routes[at as usize].is(exchange, names);
+        let &at = self
+            .index
+            .find(hash(&self.hasher, exchange, names), is_it)?;
+        let route = &self.routes[at as usize];
+        Some((route.queue, route.is_logged))
     }
 
-    /// Remembers where messages with these names go.
+    /// Remembers where messages with these names go; they are not among the routes.
     pub(super) fn remember(
         &mut self,
         epoch: u64,
@@ -148,28 +141,44 @@ impl RouteMemory {
         if names.len() > NAMES_OCTETS {
             return;
         }
-        if self.routes.is_empty() {
-            self.routes = vec![Remembered::NONE; Self::ROUTES_MIN];
-        }
-        if self.crowded > self.routes.len() / 4 && self.routes.len() < Self::ROUTES_MAX {
-            self.routes = vec![Remembered::NONE; self.routes.len() * 4];
-            self.crowded = 0;
-        }
-        let mut at = self.hash(exchange, names) & (self.routes.len() - 1);
-        if self.routes[at].epoch == epoch {
-            at ^= 1;
-            self.crowded += usize::from(self.routes[at].epoch == epoch);
+        if self.epoch != epoch {
+            self.epoch = epoch;
+            self.routes.clear();
+            self.index.clear();
         }
         let mut route = Remembered {
-            epoch,
             exchange,
             queue,
             is_logged,
             length: names.len() as u8,
-            ..Remembered::NONE
+            names: [0; NAMES_OCTETS],
         };
         route.names[..names.len()].copy_from_slice(names);
-        self.routes[at] = route;
+        let hashed = hash(&self.hasher, exchange, names);
+        let at = if self.routes.len() < Self::ROUTES_MAX {
+            self.routes.push(route);
+            self.routes.len() - 1
+        } else {
+            // Any of them: of keys that come in turn, too many for all, some are still there.
+            let at = (hashed >> 32) as usize % Self::ROUTES_MAX;
+            let old = &self.routes[at];
+            let old = hash(&self.hasher, old.exchange, old.names());
+            if let Ok(entry) = self.index.find_entry(old, |&other| other as usize == at) {
+                entry.remove();
+            }
+            self.routes[at] = route;
+            at
+        };
+        let RouteMemory {
+            routes,
+            index,
+            hasher,
+            ..
+        } = self;
+        index.insert_unique(hashed, at as u32, |&at| {
+            let route = &routes[at as usize];
+            hash(hasher, route.exchange, route.names())
+        });
     }
 }
 
@@ -232,6 +241,79 @@ impl Router {
                     known.push(key);
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXCHANGE: ExchangeKey = ExchangeKey {
+        slot: 3,
+        generation: 1,
+    };
+
+    fn names(number: u32) -> Vec<u8> {
+        let key = format!("queue-{number}");
+        let mut names = vec![0, key.len() as u8];
+        names.extend_from_slice(key.as_bytes());
+        names
+    }
+
+    fn queue(slot: u32) -> QueueKey {
+        QueueKey {
+            slot,
+            generation: slot + 1,
+        }
+    }
+
+    /// How many of `numbers` are remembered; what is must be right.
+    fn known(memory: &RouteMemory, epoch: u64, numbers: std::ops::Range<u32>) -> usize {
+        let mut known = 0;
+        for number in numbers {
+            if let Some(found) = memory.recall(epoch, EXCHANGE, &names(number)) {
+                assert_eq!(found, (queue(number), number % 2 == 0));
+                known += 1;
+            }
+        }
+        known
+    }
+
+    #[test]
+    fn routes_are_remembered_up_to_a_bound_and_for_one_epoch() {
+        let mut memory = RouteMemory::default();
+        let most = RouteMemory::ROUTES_MAX as u32;
+        assert_eq!(known(&memory, 0, 0..1), 0);
+        for number in 0..most * 3 {
+            memory.remember(1, EXCHANGE, &names(number), queue(number), number % 2 == 0);
+            if number + 1 == most {
+                assert_eq!(known(&memory, 1, 0..most), RouteMemory::ROUTES_MAX);
+            }
+        }
+        // Any of the old ones made room, none is found twice or in another's place.
+        assert_eq!(known(&memory, 1, 0..most * 3), RouteMemory::ROUTES_MAX);
+        assert_eq!(memory.index.len(), RouteMemory::ROUTES_MAX);
+        assert!(known(&memory, 1, 0..most * 2) > 0);
+        assert_eq!(known(&memory, 2, 0..most * 3), 0);
+        let other = ExchangeKey {
+            generation: 2,
+            ..EXCHANGE
+        };
+        assert_eq!(memory.recall(1, other, &names(most * 3 - 1)), None);
+        memory.remember(2, EXCHANGE, &names(4), queue(4), true);
+        assert_eq!(known(&memory, 2, 0..most * 3), 1);
+        assert_eq!(memory.recall(1, EXCHANGE, &names(4)), None);
+    }
+
+    #[test]
+    fn names_without_room_are_not_remembered() {
+        let mut memory = RouteMemory::default();
+        for length in [NAMES_OCTETS, NAMES_OCTETS + 1] {
+            let names = vec![7; length];
+            memory.remember(1, EXCHANGE, &names, queue(1), false);
+            let is_known = memory.recall(1, EXCHANGE, &names).is_some();
+            assert_eq!(is_known, length == NAMES_OCTETS);
         }
     }
 }

@@ -380,6 +380,21 @@ impl<S: Storage> Engine<S> {
         writable
     }
 
+    /// Whether what waits to be written is spread over several peers, a little for each: a turn that
+    /// takes in more before it writes costs them less.
+    pub fn is_spread_thin(&self) -> bool {
+        /// Writes of this many octets cost little more a message than larger ones.
+        const OCTETS_ENOUGH: usize = 8 << 10;
+        /// As many outboxes tell how full the others are.
+        const LOOKED_AT: usize = 16;
+        let slots = &self.plant.dirty[..self.plant.dirty.len().min(LOOKED_AT)];
+        let outboxes = slots
+            .iter()
+            .filter_map(|&slot| self.plant.outboxes.get(slot as usize));
+        let octets: usize = outboxes.map(Outbox::octets).sum();
+        slots.len() > 1 && octets < OCTETS_ENOUGH * slots.len()
+    }
+
     /// The octets to write to a peer now; empty when there are none.
     pub fn octets_for(&mut self, id: ConnectionId) -> &[u8] {
         if !self.is_there(id) {

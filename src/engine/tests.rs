@@ -1,6 +1,7 @@
 //! The whole engine over the disk in memory: what operators see, and what they change.
 
 mod bounds;
+mod thin;
 
 use std::net::SocketAddr;
 

@@ -97,6 +97,10 @@ const READ_OCTETS: usize = 128 << 10;
 /// to be large, and fewer turns are cheaper.
 const BODY_OCTETS_PER_TURN: usize = 64 << 10;
 
+/// Octets that are read from a peer in one turn beyond its budget while what it publishes is spread
+/// over so many peers that each write would be small: a write costs as much as many messages.
+const THIN_OCTETS_PER_TURN: usize = 48 << 10;
+
 /// How long accepting rests when descriptors have run out, in milliseconds.
 const ACCEPT_REST_MS: u64 = 100;
 
@@ -503,10 +507,12 @@ impl<S: Storage> Reactor<S> {
     }
 
     /// Reads from one peer and hands on what came, once: the rest of its budget is the next
-    /// turn's. A body frame that has begun is read on, up to a budget of its own.
+    /// turn's. A body frame that has begun is read on, up to a budget of its own, and so is what goes
+    /// to many peers, a little to each.
     fn receive_from(&mut self, now: Now, slot: u32) {
         let mut octets = self.config.limits.inbox_octets_per_turn;
         let mut body_octets = BODY_OCTETS_PER_TURN;
+        let mut thin_octets = THIN_OCTETS_PER_TURN;
         if self.peers[slot as usize].is_lingering {
             self.discard_from(now, slot);
             return;
@@ -518,6 +524,10 @@ impl<S: Storage> Reactor<S> {
             }
             octets = self.engine.open_frame_octets(id).min(body_octets);
             body_octets -= octets;
+            if octets == 0 && self.engine.is_spread_thin() {
+                octets = self.config.limits.inbox_octets_per_turn.min(thin_octets);
+                thin_octets -= octets;
+            }
             if octets == 0 {
                 self.peers[slot as usize].is_listed = true;
                 self.readable.push(slot);
