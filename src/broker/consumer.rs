@@ -8,9 +8,9 @@ use crate::wire::encode::DeliverPrefix;
 /// Index of a consumer while it exists; removed from every list when it goes.
 pub type ConsumerKey = u32;
 
-/// One consumer. What a delivery needs comes first, in two lines of the cache.
+/// One consumer. What a delivery needs comes first, in one line of the cache where the tag is short.
 #[derive(Debug)]
-#[repr(C)]
+#[repr(C, align(64))]
 pub struct Consumer {
     /// Where its deliveries go.
     pub outbox: OutboxKey,

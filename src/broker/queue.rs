@@ -36,15 +36,13 @@ pub struct QueueProperties {
     pub arguments: Box<[u8]>,
 }
 
-/// What happened on a queue since the start; rises only.
+/// What happened on a queue since the start; rises only. What counts a message that is delivered at
+/// once, without acknowledgement, comes last: see [`Queue`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
 pub struct QueueCounters {
-    /// Messages that came in.
-    pub published: u64,
     /// Deliveries to consumers that acknowledge.
     pub delivered: u64,
-    /// Deliveries to consumers that do not.
-    pub delivered_no_ack: u64,
     /// Messages fetched by basic.get with acknowledgement.
     pub got: u64,
     /// Messages fetched by basic.get without.
@@ -55,6 +53,10 @@ pub struct QueueCounters {
     pub redelivered: u64,
     /// Acknowledgements.
     pub acknowledged: u64,
+    /// Messages that came in.
+    pub published: u64,
+    /// Deliveries to consumers that do not acknowledge.
+    pub delivered_no_ack: u64,
 }
 
 impl QueueCounters {
@@ -70,7 +72,8 @@ impl QueueCounters {
         self.acknowledged += other.acknowledged;
     }
 
-    /// The numbers in the order of the fields.
+    /// The numbers: published, delivered with and without acknowledgement, got with and without, get
+    /// empty, redelivered, acknowledged.
     pub fn as_array(&self) -> [u64; 8] {
         [
             self.published,
@@ -131,24 +134,15 @@ pub enum Wait {
     Permission,
 }
 
-/// One queue. What a message on its way to a waiting consumer touches comes first: with thousands of
-/// queues each line of the cache counts.
+/// One queue. What a message on its way to a waiting consumer touches lies together, from the last
+/// two counters to the first word of `ready`: with thousands of queues each line of the cache counts.
 #[derive(Debug)]
 #[repr(C)]
 pub struct Queue {
+    /// See [`QueueCounters`].
+    pub counters: QueueCounters,
     /// See [`QueueKey`].
     pub generation: u32,
-    /// Index of its virtual host.
-    pub vhost: u32,
-    /// Consumers that may have credit, in the order in which they are served: by priority, and in
-    /// turn within one.
-    pub available: Turn,
-    /// Sequence of the next message to arrive.
-    pub next_sequence: u64,
-    /// Messages that came back, by sequence; all are older than the first of `ready`.
-    pub returned: Returned,
-    /// Messages never delivered since the start, oldest first.
-    pub ready: Ready,
     /// What delivery waits for.
     pub wait: Wait,
     /// The queue is on the broker's list of queues with more to deliver.
@@ -157,12 +151,21 @@ pub struct Queue {
     pub has_priorities: bool,
     /// The one consumer is exclusive.
     pub has_exclusive_consumer: bool,
-    /// The queue had a consumer once, so that auto-delete applies.
-    pub had_consumer: bool,
+    /// Consumers that may have credit, in the order in which they are served: by priority, and in
+    /// turn within one.
+    pub available: Turn,
+    /// Sequence of the next message to arrive.
+    pub next_sequence: u64,
+    /// Messages that came back, by sequence; all are older than the first of `ready`.
+    pub returned: Returned,
     /// When it was last used, wall clock milliseconds.
     pub used_ms: u64,
-    /// See [`QueueCounters`].
-    pub counters: QueueCounters,
+    /// Messages never delivered since the start, oldest first.
+    pub ready: Ready,
+    /// Index of its virtual host.
+    pub vhost: u32,
+    /// The queue had a consumer once, so that auto-delete applies.
+    pub had_consumer: bool,
     /// Its name in the log, when it is durable.
     pub id: Option<QueueId>,
     /// Sequences below this may be delivered: the permission that is on stable storage.
