@@ -319,3 +319,16 @@ if (mayKill) {
     });
   });
 }
+
+test('a connection that is closed with publishes behind it closes without an error', async () => {
+  const connection = await amqp.connect(url);
+  const errors = [];
+  connection.on('error', (error) => errors.push(error));
+  const channel = await connection.createChannel();
+  const { queue } = await channel.assertQueue('', { exclusive: true });
+  // They lie in the channel's buffer, and the close goes out before most of them.
+  const body = Buffer.alloc(64);
+  while (channel.sendToQueue(queue, body));
+  await connection.close();
+  assert.deepEqual(errors, []);
+});
