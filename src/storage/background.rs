@@ -335,11 +335,10 @@ impl<S: Storage> Store<S> {
             };
             self.counters.retired += 1;
             let mut names = vec![index_name(number)];
-            let useful = segment.octets >= self.config.segment_octets_min
-                && segment.rewritten == 0
-                && self.recyclable.len() < RECYCLABLE_MAX;
-            if useful {
-                self.recyclable.push(segment_name(number));
+            let is_useful =
+                segment.octets >= self.config.segment_octets_min && segment.rewritten == 0;
+            if is_useful {
+                names.extend(self.keep_for_reuse(number, segment.octets));
             } else {
                 names.push(segment_name(number));
             }
@@ -350,10 +349,21 @@ impl<S: Storage> Store<S> {
         }
     }
 
+    /// Keeps the file of a dead segment, unless there are enough; then the name of the smallest,
+    /// which is to be removed. Small ones are followed by larger ones under load: made longer they
+    /// would cost as much as new ones.
+    fn keep_for_reuse(&mut self, number: u32, octets: u64) -> Option<String> {
+        self.recyclable.push((octets, segment_name(number)));
+        self.recyclable.sort_by_key(|(octets, _)| *octets);
+        let is_too_many = self.recyclable.len() > RECYCLABLE_MAX;
+        is_too_many.then(|| self.recyclable.remove(0).1)
+    }
+
     /// Removes files beyond those that are kept for reuse.
     fn remove_superfluous(&mut self) {
         if self.recyclable.len() > RECYCLABLE_MAX {
             let names = self.recyclable.split_off(RECYCLABLE_MAX);
+            let names = names.into_iter().map(|(_, name)| name).collect();
             self.jobs.push_back(Job::Remove { names, map: None });
         }
     }

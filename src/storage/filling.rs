@@ -139,12 +139,21 @@ impl<S: Storage> Store<S> {
         // A file that is there under this name, or will be, is made longer and never replaced.
         let fresh = number >= self.next_unprepared;
         self.next_unprepared = self.next_unprepared.max(number + 1);
-        let recycle = if fresh { self.recyclable.pop() } else { None };
+        let recycle = fresh.then(|| self.recycle(octets)).flatten();
         self.jobs.push_back(Job::Prepare {
             number,
             octets,
             recycle,
         });
+    }
+
+    /// The largest file of a dead segment, unless that is much too small.
+    fn recycle(&mut self, octets_wanted: u64) -> Option<String> {
+        let &(octets, _) = self.recyclable.last()?;
+        let is_enough = octets == 0 || octets * 2 >= octets_wanted;
+        is_enough
+            .then(|| self.recyclable.pop())?
+            .map(|(_, name)| name)
     }
 
     /// Appends a record that is not a message.

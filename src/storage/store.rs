@@ -145,8 +145,8 @@ pub struct Store<S: Storage> {
     pub(super) is_flush_refused: bool,
     /// No file was asked for from this number on.
     pub(super) next_unprepared: u32,
-    /// Names of dead segments that may be used again.
-    pub(super) recyclable: Vec<String>,
+    /// Files of dead segments that may be used again: octets (0: not known) and name, ascending.
+    pub(super) recyclable: Vec<(u64, String)>,
     /// Preparing failed for lack of space; it is tried again at this moment.
     pub(super) retry_at: Option<Deadline>,
     pub(super) free_space_at: Deadline,

@@ -317,6 +317,29 @@ fn pages_that_are_wanted_soon_come_together_and_not_without_a_bound() {
     );
 }
 
+#[test]
+fn the_largest_files_of_a_drained_backlog_are_kept_for_reuse() {
+    let mut bench = Bench::open(MemoryStorage::new());
+    let entries: Vec<_> = (1..=400)
+        .map(|sequence| {
+            let entry = bench.append(1, sequence, &[7; 1024]);
+            bench.settle_down();
+            entry
+        })
+        .collect();
+    let octets = |bench: &Bench| -> Vec<u64> {
+        let kept = bench.store.recyclable.iter();
+        kept.map(|(octets, _)| *octets).collect()
+    };
+    assert!(octets(&bench).is_empty());
+    for entry in entries {
+        bench.store.settle(QueueId(1), entry);
+    }
+    bench.settle_down();
+    assert!(bench.store.counters().retired > 3);
+    assert_eq!(octets(&bench), [64 << 10, 64 << 10]);
+}
+
 /// Definitions are appended to a file that has to grow: that there is no room is no reason to end.
 #[test]
 fn definitions_wait_for_room_on_a_full_disk() {

@@ -305,7 +305,8 @@ impl<S: Storage> Opening<'_, S> {
             .max(head.next_number.saturating_sub(1));
         store.next_number = beyond + 1;
         self.recovery.account.segments_free = self.unused.len() as u32;
-        store.recyclable = std::mem::take(&mut self.unused);
+        let unused = std::mem::take(&mut self.unused).into_iter();
+        store.recyclable = unused.map(|name| (0, name)).collect();
         store.ledgers.id_next = head.queue_id_next;
         for (queue, ledger) in checkpoint.queues {
             *store.ledgers.entry(queue) = ledger;
