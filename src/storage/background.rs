@@ -477,12 +477,9 @@ impl<S: Storage> Store<S> {
                 segment.warmth.warm(0, segment.used.max(1), now_s);
                 self.segments.set_octets(number, rewritten.octets);
                 self.counters.compacted += 1;
-                if rewritten.lost > 0 {
-                    let name = segment_name(number);
-                    let lost = rewritten.lost;
-                    let line = format!("{name}: the headers of {lost} messages are damaged");
-                    self.events.push_back(Event::Damage(line));
-                }
+                self.counters.damaged += rewritten.lost.len() as u64;
+                let lost = rewritten.lost.into_iter();
+                self.events.extend(lost.map(Event::Damage));
                 // Unmapping takes as long as the map is large: not the loop's business.
                 self.jobs.push_back(Job::Remove {
                     names: Vec::new(),

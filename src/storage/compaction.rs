@@ -14,6 +14,7 @@ use super::files::{Map, Storage, read_exact_at, write_all_at};
 use super::index::{self, Index};
 use super::record_codec::{HEADER_OCTETS, RecordHeader, SEGMENT_START, SegmentHeader, u32_at};
 use super::scan::{Scope, Summary};
+use super::scrub::{self, Stretch};
 use super::segment::{index_name, segment_name};
 use crate::broker::record::QueueId;
 use crate::message::Entry;
@@ -60,8 +61,8 @@ pub(super) struct Rewritten<S: Storage> {
     pub(super) records_end: u64,
     /// How often it was rewritten by now.
     pub(super) times: u64,
-    /// Live records whose header is damaged; they are gone.
-    pub(super) lost: u64,
+    /// Lines about live records whose header is damaged; they are gone.
+    pub(super) lost: Vec<String>,
 }
 
 /// Reads the header of a segment.
@@ -252,7 +253,8 @@ pub(super) fn compact<S: Storage>(
     let mut scratch = Vec::new();
     // (place as first written, place before, octets), twelve octets each.
     let mut copies: Vec<(u32, u32, u32)> = Vec::new();
-    let (mut next, mut lost) = (SEGMENT_START, 0);
+    let (mut next, mut lost) = (SEGMENT_START, Vec::new());
+    let rewritten = header.rewritten;
     for place in places {
         let offset = match &before {
             None => u64::from(place) * 8,
@@ -268,8 +270,10 @@ pub(super) fn compact<S: Storage>(
             .and_then(|octets| RecordHeader::decode(octets, header.seed))
             .filter(|header| offset + header.record_octets() <= end);
         let Some(record) = header else {
-            // Without its header nobody can read it; the entry will be told that it is lost.
-            lost += 1;
+            // Without its header nobody can read it; the entry will be told that it is lost. Its
+            // octets are kept, since the file they lie in goes.
+            let at = Stretch::from_record(offset, rewritten);
+            lost.extend(scrub::check(storage, number, end, at)?.lines);
             continue;
         };
         populate(offset, offset + record.record_octets())?;

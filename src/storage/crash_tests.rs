@@ -484,6 +484,53 @@ fn after_any_crash_the_state_is_a_prefix_that_holds_what_was_flushed() {
     );
 }
 
+/// A group that crosses into a segment that was given back since looked unfinished to the next
+/// start, which cut its messages off.
+#[test]
+fn a_group_whose_last_segment_was_given_back_is_whole() {
+    let mut bench = Bench::open(MemoryStorage::new());
+    bench.store.define(&[(b"queue/1", Some(b"durable"))]);
+    let mut entries = Vec::new();
+    // Appends until a message lies in another segment than the one before.
+    let mut cross = |bench: &mut Bench| loop {
+        let sequence = entries.len() as u64 + 1;
+        let entry = bench.append(1, sequence, &body_of(1, sequence));
+        entries.push(entry);
+        let before = entries
+            .len()
+            .checked_sub(2)
+            .map(|at| entries[at].at.segment);
+        if before.is_some_and(|before| before != entry.at.segment) {
+            break before.expect("seen above");
+        }
+    };
+    bench.store.group_begin();
+    let first = cross(&mut bench);
+    bench.store.group_end();
+    bench.settle_down();
+    let second = cross(&mut bench);
+    bench.settle_down();
+    let (kept, consumed): (Vec<Entry>, Vec<Entry>) =
+        entries.iter().partition(|entry| entry.at.segment == first);
+    for entry in consumed {
+        bench.store.settle(QueueId(1), entry);
+    }
+    // What a start has read is begun no more, and goes when nothing in it is needed.
+    for _ in 0..2 {
+        bench.settle_down();
+        bench = Bench::open(bench.disk.killed());
+        for _ in 0..4 {
+            bench.store.checkpoint();
+            bench.settle_down();
+        }
+    }
+    let is_there = |bench: &Bench, number| bench.store.segments.get(number).is_some();
+    assert!(is_there(&bench, first) && !is_there(&bench, second));
+    let after = Bench::open(bench.disk.killed());
+    assert_eq!(after.recovery.account.group_records_cut, 0);
+    assert_eq!(after.recovery.queues[0].messages, kept.len() as u64);
+}
+
 /// Whether some of the first seeds finds the fault.
 #[cfg(feature = "planted-faults")]
 fn is_found(fault: Option<planted::Fault>) -> bool {

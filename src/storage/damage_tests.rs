@@ -187,6 +187,111 @@ fn damage_in_an_indexed_segment_is_told_when_the_message_is_read() {
             .any(|event| matches!(event, Event::Damage(_)))
     );
     assert_eq!(after.store.counters().lost, 1);
+    // At once: with its last message settled the segment may be gone before it is checked.
+    after.settle_down();
+    let aside = format!("{name}.damaged-");
+    assert_eq!(
+        files(&after.disk, "")
+            .iter()
+            .filter(|name| name.starts_with(&aside))
+            .count(),
+        1
+    );
+}
+
+/// Start of the last record of a segment in use, as far as headers tell.
+fn last_record(octets: &[u8], number: u32) -> usize {
+    let header = record_codec::SegmentHeader::decode(octets, number).expect("a header");
+    let limit = match header.records_end {
+        0 => octets.len(),
+        end => end as usize,
+    };
+    let mut last = 0;
+    scan::scan(&octets[..limit], header.seed, true, |item| {
+        if let scan::Item::Record { offset, .. } = item {
+            last = offset as usize;
+        }
+    });
+    last
+}
+
+/// No header follows it in its segment by which it would be missed.
+#[test]
+fn damage_to_the_head_of_the_last_record_of_a_segment_is_told_and_kept() {
+    let mut bench = filled();
+    for sequence in 1..=100 {
+        if sequence % 7 != 0 {
+            bench.store.settle_range(QueueId(1), sequence, sequence);
+        }
+    }
+    bench.store.checkpoint();
+    for _ in 0..4 {
+        bench.settle_down();
+    }
+    assert!(bench.store.counters().compacted > 0);
+    let (mut rewritten, mut as_written) = (0, 0);
+    for index in files(&bench.disk, ".idx") {
+        let name = index.replace(".idx", ".seg");
+        let octets = bench.disk.contents(&name).expect("there");
+        let number: u32 = name[..10].parse().expect("a number");
+        let next = segment::segment_name(number + 1);
+        let header = record_codec::SegmentHeader::decode(&octets, number).expect("a header");
+        let next = bench
+            .disk
+            .contents(&next)
+            .is_some_and(|octets| octets[0] != 0);
+        if header.rewritten == 0 && !next {
+            continue;
+        }
+        *(if header.rewritten > 0 {
+            &mut rewritten
+        } else {
+            &mut as_written
+        }) += 1;
+        let disk = bench.disk.killed();
+        disk.remove(&index).expect("removed");
+        let at = last_record(&octets, number);
+        assert!(disk.flip(&name, at + 6, 1));
+        let after = Bench::open(disk);
+        let report = &after.recovery.report;
+        assert_eq!(after.recovery.lost_records, 1, "{name}: {report:?}");
+        assert!(report[0].contains(&name), "{report:?}");
+        let aside = format!("{name}.damaged-{at}");
+        let kept = after.disk.contents(&aside).expect("kept aside");
+        assert_eq!(kept[..4], octets[at..at + 4]);
+        assert!(kept.len() > 20);
+    }
+    assert!(rewritten > 0 && as_written > 0, "{rewritten} {as_written}");
+}
+
+/// What is left of it was flushed, and confirmed.
+#[test]
+fn a_group_whose_last_record_is_damaged_takes_nothing_along() {
+    let mut bench = Bench::open(MemoryStorage::new());
+    bench.store.define(&[(b"queue/1", Some(b"durable"))]);
+    bench.append(1, 1, &body_of(1));
+    bench.settle_down();
+    bench.store.group_begin();
+    for sequence in 2..=5 {
+        bench.append(1, sequence, &body_of(sequence));
+    }
+    bench.store.group_end();
+    bench.settle_down();
+    // The pause after which the last flush is marked, and the flush of that mark.
+    for _ in 0..3 {
+        bench.now.monotonic_us += 300_000;
+        bench.settle_down();
+    }
+    let (name, records) = in_last_segment(&bench.disk);
+    let (sequence, start, _) = *records.last().expect("five");
+    assert_eq!(sequence, 5);
+    for octet in [start + 1, start + 30] {
+        let disk = bench.disk.killed();
+        assert!(disk.flip(&name, octet, 4));
+        let mut after = Bench::open(disk);
+        assert_eq!(readable(&mut after), [1, 2, 3, 4]);
+        assert_eq!(after.recovery.lost_records, 1);
+    }
 }
 
 #[test]

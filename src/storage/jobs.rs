@@ -196,6 +196,12 @@ pub(super) enum Job<S: Storage> {
         used: u64,
         at: Stretch,
     },
+    /// Keeps aside what does not check from a record on that could not be read.
+    KeepAside {
+        number: u32,
+        used: u64,
+        at: Stretch,
+    },
     Checkpoint {
         octets: Vec<u8>,
     },
@@ -293,6 +299,10 @@ pub(super) enum AnswerKind<S: Storage> {
         number: u32,
         result: io::Result<Scrubbed>,
     },
+    KeptAside {
+        number: u32,
+        result: io::Result<Scrubbed>,
+    },
     CheckpointWritten(io::Result<()>),
     Compacted {
         number: u32,
@@ -330,6 +340,9 @@ impl<S: Storage> std::fmt::Debug for AnswerKind<S> {
                 write!(f, "LargeRead({offset}, {octets})")
             }
             AnswerKind::Scrubbed { number, result } => write!(f, "Scrubbed({number}, {result:?})"),
+            AnswerKind::KeptAside { number, result } => {
+                write!(f, "KeptAside({number}, {result:?})")
+            }
             AnswerKind::CheckpointWritten(result) => write!(f, "CheckpointWritten({result:?})"),
             AnswerKind::Compacted { number, result } => {
                 write!(
@@ -420,6 +433,10 @@ impl<S: Storage> KeeperJob<S> {
                 result: make_index(storage, number, used),
             },
             Job::Scrub { number, used, at } => AnswerKind::Scrubbed {
+                number,
+                result: scrub::check(storage, number, used, at),
+            },
+            Job::KeepAside { number, used, at } => AnswerKind::KeptAside {
                 number,
                 result: scrub::check(storage, number, used, at),
             },

@@ -210,7 +210,7 @@ impl<S: Storage> Gone<S> {
         let name = body_name(self.handle.0.body.file);
         match storage.rename(&name, &format!("{name}.damaged")) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
+            _ => storage.sync_dir(),
         }
     }
 }

@@ -332,19 +332,21 @@ impl MemoryStorage {
         locked(&self.disk).free_octets = octets;
     }
 
-    /// Flips one bit of a file; whether there is one.
+    /// Flips one bit of a file, whatever becomes of what is unsynced; whether there is one.
     pub fn flip(&self, name: &str, octet: usize, bit: u8) -> bool {
         let disk = locked(&self.disk);
         let Some(inode) = disk.names.get(name) else {
             return false;
         };
-        match locked(inode).octets.get_mut(octet) {
-            Some(octet) => {
-                *octet ^= 1 << (bit % 8);
-                true
-            }
-            None => false,
+        let mut inode = locked(inode);
+        let Some(found) = inode.octets.get_mut(octet) else {
+            return false;
+        };
+        *found ^= 1 << (bit % 8);
+        if let Some(before) = inode.unsynced.get_mut(&(octet / SECTOR_OCTETS)) {
+            before[octet % SECTOR_OCTETS] ^= 1 << (bit % 8);
         }
+        true
     }
 
     /// The octets of a file, if there is one.

@@ -16,6 +16,7 @@
 
 mod answers;
 mod arena;
+mod aside;
 mod background;
 mod batches;
 mod checkpoint;

@@ -10,6 +10,7 @@ use super::arena::Place;
 use super::files::{Map, Storage};
 use super::jobs::{Job, MapSource, Target};
 use super::record_codec::{HEADER_OCTETS, MessagePayload, RecordHeader, Seed};
+use super::scrub::Stretch;
 use super::segment::{GRANULE_OCTETS, Segment, WARM_S, Warmth, segment_name};
 use super::store::{Counters, Event, Store};
 use crate::message::MessageRef;
@@ -33,6 +34,9 @@ struct Notes<'a, S: Storage> {
     jobs: &'a mut VecDeque<Job<S>>,
     events: &'a mut VecDeque<Event>,
     counters: &'a mut Counters,
+    /// Where the record lies that is read, with the end of its segment; none in the arena.
+    record: Option<(u64, Stretch)>,
+    asked_aside: &'a mut Option<(u32, u64)>,
     now_s: u32,
 }
 
@@ -40,6 +44,18 @@ impl<S: Storage> Notes<'_, S> {
     fn lost<'r>(self, at: MessageRef, why: &str) -> Read<'r> {
         self.counters.lost += 1;
         let MessageRef { segment, place } = at;
+        if let Some((used, stretch)) = self.record {
+            let asked = self.asked_aside.filter(|asked| asked.0 == segment);
+            // Its segment may be given back as soon as nobody needs what is lost.
+            if asked.is_none_or(|(_, end)| !stretch.begins_before(end)) {
+                *self.asked_aside = Some((segment, stretch.end()));
+                self.jobs.push_back(Job::KeepAside {
+                    number: segment,
+                    used,
+                    at: stretch,
+                });
+            }
+        }
         let name = if at.is_transient() {
             format!("spilled block {}", segment & !MessageRef::TRANSIENT)
         } else {
@@ -69,12 +85,15 @@ impl<S: Storage> Store<S> {
             events,
             counters,
             spill_seed,
+            asked_aside,
             ..
         } = self;
         let notes = Notes {
             jobs,
             events,
             counters,
+            record: None,
+            asked_aside,
             now_s,
         };
         if at.is_transient() {
@@ -166,7 +185,7 @@ fn read_segment<'a, S: Storage>(
     segment: &'a mut Segment<S>,
     at: MessageRef,
     scratch: &'a mut Vec<u8>,
-    notes: Notes<'_, S>,
+    mut notes: Notes<'_, S>,
 ) -> Read<'a> {
     let Some(offset) = segment.offset_of(at.place) else {
         return notes.lost(at, "it was not live when the segment was rewritten");
@@ -177,9 +196,11 @@ fn read_segment<'a, S: Storage>(
         used,
         map,
         warmth,
+        rewritten,
         ..
     } = segment;
     let (number, used) = (*number, *used);
+    notes.record = Some((used, Stretch::from_record(offset, *rewritten)));
     let mut ask = |warmth: &mut Warmth, map: Option<&Arc<S::Map>>| {
         if let Some(range) = warmth.ask(offset, used, READ_AHEAD_GRANULES, notes.now_s) {
             notes.jobs.push_back(Job::Populate {

@@ -227,6 +227,13 @@ impl Summary {
         );
         summary.put_list_back();
         if !scope.dense {
+            // Here it is known where the records end: one whose header is damaged and that no other
+            // follows is missed all the same.
+            let from = damaged.map_or(summary.end, |(from, _)| from);
+            if from < octets.len() as u64 {
+                let lsn = summary.last_lsn + 1;
+                summary.problem(lsn, lsn, from, octets.len() as u64);
+            }
             // Compaction keeps messages only, and what it rewrites was whole: the record that ended
             // a group may be gone.
             summary.group_from = None;

@@ -8,8 +8,9 @@
 use std::collections::VecDeque;
 use std::io;
 
+use super::aside;
 use super::compaction::read_header;
-use super::files::{Storage, read_up_to_at, write_all_at};
+use super::files::{Storage, read_up_to_at};
 use super::jobs::Job;
 use super::record_codec::{ALIGNMENT, HEADER_OCTETS, RecordHeader, SEGMENT_START, Seed};
 use super::scan::next_header;
@@ -44,6 +45,23 @@ pub(super) struct Stretch {
     rewritten: u64,
 }
 
+impl Stretch {
+    /// From a record on at `offset`, where it lies since the segment was rewritten so often.
+    pub(super) fn from_record(offset: u64, rewritten: u64) -> Self {
+        Stretch { offset, rewritten }
+    }
+
+    /// Where it ends when no record or hole is longer.
+    pub(super) fn end(&self) -> u64 {
+        self.offset + STRETCH_OCTETS
+    }
+
+    /// Whether its beginning was looked at with a stretch that ended at `end`.
+    pub(super) fn begins_before(&self, end: u64) -> bool {
+        (end.saturating_sub(STRETCH_OCTETS)..end).contains(&self.offset)
+    }
+}
+
 const START: Stretch = Stretch {
     offset: SEGMENT_START,
     rewritten: 0,
@@ -57,7 +75,7 @@ pub(super) struct Scrubbed {
     /// Records that do not check and were not told of before; several without a header are one.
     damaged: u64,
     /// A line for each place.
-    lines: Vec<String>,
+    pub(super) lines: Vec<String>,
 }
 
 impl Scrub {
@@ -114,25 +132,33 @@ impl<S: Storage> Store<S> {
         scrub.is_out = false;
         let pace_us = self.config.look_ms * 1000 * PACE.0 / PACE.1;
         scrub.due = self.now.after_us(pace_us);
-        let checked = result.unwrap_or_else(|error| Scrubbed {
-            next: None,
-            damaged: 0,
-            lines: match error.kind() {
-                // It was given back meanwhile.
-                io::ErrorKind::NotFound => Vec::new(),
-                _ => vec![format!(
-                    "{}: cannot be checked: {error}",
-                    segment_name(number)
-                )],
-            },
-        });
-        if checked.next.is_none() {
+        let next = result.as_ref().ok().and_then(|checked| checked.next);
+        if next.is_none() {
             scrub.segments.pop_front();
         }
-        scrub.at = checked.next.unwrap_or(START);
-        self.counters.damaged += checked.damaged;
-        self.events
-            .extend(checked.lines.into_iter().map(Event::Damage));
+        scrub.at = next.unwrap_or(START);
+        self.tell(number, result);
+    }
+
+    /// The keeper has kept aside what does not check from a record on that could not be read.
+    pub(super) fn kept_aside(&mut self, number: u32, result: io::Result<Scrubbed>) {
+        self.tell(number, result);
+    }
+
+    fn tell(&mut self, number: u32, result: io::Result<Scrubbed>) {
+        let lines = match result {
+            Ok(checked) => {
+                self.counters.damaged += checked.damaged;
+                checked.lines
+            }
+            // It was given back meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => {
+                let name = segment_name(number);
+                vec![format!("{name}: cannot be checked: {error}")]
+            }
+        };
+        self.events.extend(lines.into_iter().map(Event::Damage));
     }
 }
 
@@ -189,14 +215,10 @@ pub(super) fn check<S: Storage>(
     for (from, to) in damage {
         let (offset, end) = (at.offset + from as u64, at.offset + to as u64);
         let aside = format!("{name}.damaged-{offset}");
-        if storage.open(&aside).is_ok() {
-            continue;
-        }
-        let copied = storage
-            .create(&aside, 0)
-            .and_then(|copy| write_all_at(storage, &copy, 0, &octets[from..to]));
-        let kept = match copied {
-            Ok(()) => format!("kept as {aside}"),
+        let kept = match aside::keep(storage, &aside, &octets[from..to]) {
+            Ok(true) => format!("kept as {aside}"),
+            // It was told when it was kept.
+            Ok(false) => continue,
             Err(error) => format!("{aside} cannot be written: {error}"),
         };
         checked.damaged += 1;

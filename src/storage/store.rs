@@ -195,6 +195,8 @@ pub struct Store<S: Storage> {
     pub(super) compacting: Option<Compacting>,
     /// What is still to be checked of what the start did not read.
     pub(super) scrub: Option<Scrub>,
+    /// Up to where damage was asked to be kept aside last: segment, end.
+    pub(super) asked_aside: Option<(u32, u64)>,
     /// Batches are handed over without regard to load.
     pub(super) hurry: bool,
 
@@ -285,6 +287,7 @@ impl<S: Storage> Store<S> {
             look_at: None,
             compacting: None,
             scrub: None,
+            asked_aside: None,
             hurry: false,
             jobs: VecDeque::new(),
             events: VecDeque::new(),
@@ -676,6 +679,7 @@ impl<S: Storage> Store<S> {
             }
             AnswerKind::Indexed { number, result } => self.segment_indexed(number, result),
             AnswerKind::Scrubbed { number, result } => self.scrubbed(number, result),
+            AnswerKind::KeptAside { number, result } => self.kept_aside(number, result),
             AnswerKind::CheckpointWritten(result) => self.checkpoint_written(result),
             AnswerKind::Compacted { number, result } => self.compacted(number, result),
             AnswerKind::Removed(result) => {

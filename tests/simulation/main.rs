@@ -12,6 +12,7 @@ mod client;
 mod counts;
 mod disk;
 mod encode;
+mod hear;
 mod model;
 mod observe;
 mod operation;
@@ -113,13 +114,26 @@ fn plan(seed: u64) -> Plan {
 }
 
 /// What must have happened at least once in a thousand seeds.
-const SHOULD_HAPPEN: [&str; 40] = [
+const SHOULD_HAPPEN: [&str; 75] = [
     "audits",
+    "audits cut off by a damaged body",
     "blocked",
     "confirmed",
     "commits",
+    "damaged octets kept aside at the end",
+    "damaged octets kept aside at the start",
+    "damaged: a header of a segment",
+    "damaged: a large body",
+    "damaged: a mark",
+    "damaged: a permission",
+    "damaged: a settlement",
+    "damaged: a table",
     "damaged: an index",
+    "damaged: both headers of a segment",
+    "damaged: padding",
+    "damaged: the body of a message",
     "damaged: the checkpoint",
+    "damaged: the head of a message",
     "ended by a failed disk",
     "ended during an audit",
     "fault: EINTR",
@@ -145,6 +159,10 @@ const SHOULD_HAPPEN: [&str; 40] = [
     "large bodies published",
     "large bodies read",
     "large bodies removed",
+    "losses told",
+    "lost by damage",
+    "lost: a large body",
+    "lost: a segment",
     "lost: an index",
     "lost: the checkpoint",
     "lost: the spare checkpoint",
@@ -152,6 +170,24 @@ const SHOULD_HAPPEN: [&str; 40] = [
     "power losses",
     "recovered as promised",
     "recovered without promise",
+    "start: checkpoint read",
+    "start: copy of the checkpoint used",
+    "start: damage kept aside",
+    "start: damage told",
+    "start: free segment found",
+    "start: index made anew",
+    "start: index used",
+    "start: large body found",
+    "start: large body missing",
+    "start: rewritten segment found",
+    "start: segment missing",
+    "start: segment read by records",
+    "start: segment set aside",
+    "start: superfluous body removed",
+    "start: table does not check",
+    "start: torn definitions cut off",
+    "start: torn end cut off",
+    "start: unfinished group cut off",
     "starts cut off by a fault",
     "starts on a full disk",
 ];
@@ -167,11 +203,7 @@ fn print(counts: &Counts) {
 fn a_thousand_lives_keep_every_promise() {
     if let Some(seed) = number("LEVERET_SEED") {
         // What the server says about itself goes between the steps.
-        let mut logger = env_logger::Builder::new();
-        logger
-            .filter_level(log::LevelFilter::Debug)
-            .format_timestamp(None);
-        logger.target(env_logger::Target::Stdout).init();
+        hear::listen(true);
         let counts = run(Plan {
             is_traced: true,
             ..plan(seed)
@@ -184,6 +216,7 @@ fn a_thousand_lives_keep_every_promise() {
         (Some(first), steps) => first..=first + steps.unwrap_or(0) / OPERATIONS,
         _ => 1..=number("LEVERET_SEEDS").unwrap_or(1000),
     };
+    hear::listen(false);
     let counts = run_all(seeds, &plan).unwrap_or_else(|what| panic!("{what}"));
     print(&counts);
     // Fewer seeds, or none that crash, cannot be asked for all of it.

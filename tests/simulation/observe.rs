@@ -76,6 +76,11 @@ impl Tap {
         new.is_empty() && behind.iter().map(|it| it.len()).sum::<usize>() == self.ahead
     }
 
+    /// Whether a large body was announced that has not come.
+    pub(crate) fn awaits(&self, message: u64) -> bool {
+        self.large.contains(&message)
+    }
+
     /// Takes octets in, and those that stand in line behind them, and tells the model of each whole
     /// frame. Gives what the client learns from the octets.
     pub(crate) fn take(

@@ -4,12 +4,12 @@ use std::io;
 
 use super::{Content, FoundSegment, Opening, unreadable};
 use crate::planted::{Fault, planted};
-use crate::storage::StorageError;
 use crate::storage::checkpoint::Checkpoint;
-use crate::storage::files::{Storage, read_up_to_at, write_all_at};
+use crate::storage::files::{Map, Storage, read_up_to_at, write_all_at};
 use crate::storage::record_codec::{HEADER_OCTETS, SEGMENT_START};
 use crate::storage::scan::Problem;
 use crate::storage::segment::segment_name;
+use crate::storage::{StorageError, aside};
 
 impl<S: Storage> Opening<'_, S> {
     /// Decides where the log ends: the first number that is not part of it.
@@ -50,12 +50,12 @@ impl<S: Storage> Opening<'_, S> {
                 .values()
                 .fold(None, |before, found| found.carry_group(before));
             match group {
-                // One that the checkpoint covers was whole when that was written: the segment
-                // with its end may have been given back since.
+                // One that began below the mark was whole: the record that ends it is damaged, or
+                // its segment was given back.
                 Some(group_from)
-                    if (head.covers_lsn + 1..end_lsn).contains(&group_from)
-                        && !planted(Fault::HalfGroup) =>
+                    if group_from.max(stable_lsn + 1) < end_lsn && !planted(Fault::HalfGroup) =>
                 {
+                    let group_from = group_from.max(stable_lsn + 1);
                     let records = end_lsn - group_from;
                     self.recovery.account.group_records_cut += records;
                     self.report(format!(
@@ -71,19 +71,25 @@ impl<S: Storage> Opening<'_, S> {
     }
 
     /// Stretches of numbers that cannot be read, ascending.
-    pub(super) fn problems(&self, checkpoint: Option<&Checkpoint>) -> Vec<Problem> {
+    fn problems(&self, checkpoint: Option<&Checkpoint>) -> Vec<Problem> {
         let mut problems = Vec::new();
         let mut expected = checkpoint.map(|checkpoint| checkpoint.head.covers_lsn + 1);
+        let mut before: Option<(u32, &FoundSegment<S>)> = None;
         for (&segment, found) in &self.segments {
             if let Content::Scanned(summary, _) = &found.content {
                 problems.extend(summary.problems.iter().cloned());
             }
             let first_lsn = found.header.first_lsn;
+            let at_end = before.and_then(|(number, before)| {
+                let is_next = number + 1 == segment;
+                is_next.then(|| unread_end(number, before, first_lsn))?
+            });
+            before = Some((segment, found));
             let replayed = expected.is_none_or(|expected| found.last_lsn() >= expected);
-            if !replayed {
-                continue;
-            }
-            if let Some(expected) = expected
+            if let Some(problem) = at_end {
+                problems.push(problem);
+            } else if replayed
+                && let Some(expected) = expected
                 && first_lsn > expected
             {
                 problems.push(Problem {
@@ -94,7 +100,7 @@ impl<S: Storage> Opening<'_, S> {
                     end: 0,
                 });
             }
-            if expected.is_some() {
+            if replayed && expected.is_some() {
                 expected = Some(found.last_lsn() + 1);
             }
         }
@@ -102,7 +108,7 @@ impl<S: Storage> Opening<'_, S> {
         problems
     }
 
-    pub(super) fn tell_damage(&mut self, problem: &Problem, end_lsn: u64) {
+    fn tell_damage(&mut self, problem: &Problem, end_lsn: u64) {
         let Problem {
             first_lsn,
             last_lsn,
@@ -122,35 +128,33 @@ impl<S: Storage> Opening<'_, S> {
             return;
         }
         let aside = format!("{name}.damaged-{offset}");
-        self.keep_aside(&name, offset, end, &aside);
+        let kept = self.keep_aside(&name, offset, end, &aside);
         self.report(format!(
             "{name}: octets {offset} to {end} are damaged: {records} records lost (numbers \
-             {first_lsn} to {last_lsn}); kept as {aside}"
+             {first_lsn} to {last_lsn}); {kept}"
         ));
     }
 
-    /// Copies octets of a damaged file into a file of their own, for a person to look at. What
-    /// cannot be copied is still in its place.
-    pub(super) fn keep_aside(&mut self, name: &str, offset: u64, end: u64, aside: &str) {
+    /// Copies octets of a damaged file into a file of their own, for a person to look at; says
+    /// so. What cannot be copied is still in its place.
+    pub(super) fn keep_aside(&mut self, name: &str, offset: u64, end: u64, aside: &str) -> String {
         let copied = self.storage.open(name).and_then(|from| {
-            if self.storage.open(aside).is_ok() {
-                return Ok(false);
-            }
             let octets = end.min(self.storage.octets(&from)?).saturating_sub(offset);
             let mut copy = vec![0; octets as usize];
             let read = read_up_to_at(self.storage, &from, offset, &mut copy)?;
-            let to = self.storage.create(aside, 0)?;
-            write_all_at(self.storage, &to, 0, &copy[..read])?;
-            Ok(true)
+            aside::keep(self.storage, aside, &copy[..read])
         });
         match copied {
-            Ok(is_new) => self.recovery.account.kept_aside += u32::from(is_new),
-            Err(error) => self.report(format!("{aside}: cannot be written: {error}")),
+            Ok(is_new) => {
+                self.recovery.account.kept_aside += u32::from(is_new);
+                format!("kept as {aside}")
+            }
+            Err(error) => format!("{aside} cannot be written: {error}"),
         }
     }
 
     /// Takes what lies at or beyond `end_lsn` out of the summaries.
-    pub(super) fn cut(&mut self, end_lsn: u64) -> Result<(), StorageError> {
+    fn cut(&mut self, end_lsn: u64) -> Result<(), StorageError> {
         let beyond: Vec<u32> = self
             .segments
             .iter()
@@ -172,7 +176,7 @@ impl<S: Storage> Opening<'_, S> {
     /// Overwrites the headers of what was cut off, so that no later start reads it: by then the
     /// mark will have passed their numbers. And syncs what was read: after a kill it may be in the
     /// page cache only, and what comes next counts on it.
-    pub(super) fn make_void(&mut self, end_lsn: u64) -> Result<(), StorageError> {
+    fn make_void(&mut self, end_lsn: u64) -> Result<(), StorageError> {
         let mut emptied = Vec::new();
         for (&number, found) in &self.segments {
             let Content::Scanned(summary, _) = &found.content else {
@@ -202,4 +206,34 @@ impl<S: Storage> Opening<'_, S> {
         }
         Ok(())
     }
+}
+
+/// What a segment has lost at its end, that the next one begins with number `next_lsn` behind it:
+/// no header follows by which the scan could tell.
+fn unread_end<S: Storage>(number: u32, found: &FoundSegment<S>, next_lsn: u64) -> Option<Problem> {
+    let Content::Scanned(summary, map) = &found.content else {
+        return None;
+    };
+    if found.header.rewritten > 0 || summary.last_lsn + 1 >= next_lsn {
+        return None;
+    }
+    let mut scratch = Vec::new();
+    let octets = map.octets(summary.end..found.file_octets, &mut scratch);
+    let used = octets.map_or(0, |octets| {
+        let last = octets.iter().rposition(|&octet| octet != 0);
+        last.map_or(0, |last| (last as u64 + 1).next_multiple_of(8))
+    });
+    let (segment, offset, end) = if used > 0 {
+        let end = (summary.end + used).min(found.file_octets);
+        (number, summary.end, end)
+    } else {
+        (number + 1, 0, 0)
+    };
+    Some(Problem {
+        first_lsn: summary.last_lsn + 1,
+        last_lsn: next_lsn - 1,
+        segment,
+        offset,
+        end,
+    })
 }

@@ -185,29 +185,23 @@ impl<S: Storage> Opening<'_, S> {
 
     fn definitions(&mut self, store: &mut Store<S>) -> Result<(), StorageError> {
         let mut found = definitions::read(self.storage)?;
-        if found.unreadable {
-            self.recovery.definitions_damaged = true;
-            self.report(format!(
-                "{DEFINITIONS_NAME}: cannot be read; it is kept aside"
-            ));
-        }
-        if found.lost > 0 {
+        if found.unreadable || found.lost > 0 {
             self.recovery.definitions_damaged = true;
             self.recovery.lost_records += found.lost;
-            let lost = found.lost;
-            self.report(format!(
-                "{DEFINITIONS_NAME}: {lost} records are damaged; it is kept aside"
-            ));
-        } else if found.torn_octets > 0 && !found.unreadable {
+            let aside = format!("{DEFINITIONS_NAME}.damaged-{}", found.next_lsn);
+            let kept = self.keep_aside(DEFINITIONS_NAME, 0, u64::MAX, &aside);
+            let what = if found.unreadable {
+                "cannot be read".to_owned()
+            } else {
+                format!("{} records are damaged", found.lost)
+            };
+            self.report(format!("{DEFINITIONS_NAME}: {what}; {kept}"));
+        } else if found.torn_octets > 0 {
             let octets = found.torn_octets;
             self.recovery.account.definitions_octets_cut = octets;
             self.report(format!(
                 "{DEFINITIONS_NAME}: a torn end of {octets} octets was cut off"
             ));
-        }
-        if found.unreadable || found.lost > 0 {
-            let aside = format!("{DEFINITIONS_NAME}.damaged-{}", found.next_lsn);
-            self.keep_aside(DEFINITIONS_NAME, 0, u64::MAX, &aside);
         }
         if found.end > 0 && found.wants_rewriting() || found.unreadable {
             let seed = Seed(store.next_random());

@@ -72,7 +72,7 @@ impl<S: Storage> Opening<'_, S> {
     }
 
     /// A file that has no header for its number: never written, unless it is full of something.
-    pub(super) fn without_header(&mut self, number: u32, start: &[u8]) {
+    fn without_header(&mut self, number: u32, start: &[u8]) {
         let name = segment_name(number);
         let never_written = start.iter().all(|&octet| octet == 0)
             || start.get(12..16).is_some_and(|octets| {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use super::{Entry, Model, Place};
+use super::{Model, Place};
 use crate::topology::{Topology, Uid};
 
 /// What a transaction did to logged messages.
@@ -34,9 +34,9 @@ impl Model {
                     .into_iter()
                     .partition(|(_, it)| it.turn > turn);
             queue.ghosts = lasting;
-            queue
-                .gone
-                .extend(past.into_values().map(|it| it.entry.message));
+            let past = past.into_iter();
+            let past = past.map(|(sequence, it)| (it.entry.message, (sequence, it.entry)));
+            queue.gone.extend(past);
         }
         let named: BTreeSet<Uid> = self
             .history
@@ -84,13 +84,12 @@ impl Model {
         for queue in self.queues.values_mut() {
             let is_hidden = !queue.ever_read;
             for (sequence, ghost) in std::mem::take(&mut queue.ghosts) {
-                let entry = Entry {
-                    maybe: true,
-                    required: false,
-                    was_settled: true,
-                    ..ghost.entry
-                };
-                queue.entries.insert(sequence, entry);
+                queue.entries.insert(sequence, ghost.entry.come_back());
+            }
+            for message in &queue.unsettled {
+                if let Some((sequence, entry)) = queue.gone.remove(message) {
+                    queue.entries.insert(sequence, entry.come_back());
+                }
             }
             queue.entries.retain(|_, entry| entry.logged);
             for entry in queue.entries.values_mut() {
@@ -156,7 +155,7 @@ impl Model {
 
     /// Whether a message that was `maybe` is there is known now.
     pub(crate) fn resolve(&mut self, uid: Uid, sequence: u64, is_there: bool) {
-        let (turn, is_damaged) = (self.turn, self.is_damaged);
+        let turn = self.turn;
         let queue = self.queues.get_mut(&uid).expect("a queue that is there");
         let entry = queue
             .entries
@@ -164,10 +163,12 @@ impl Model {
             .expect("a message that may be there");
         let (message, was_required, was_settled) =
             (entry.message, entry.required, entry.was_settled);
+        let is_hit = entry.hit.is_some();
         if is_there {
             entry.maybe = false;
             // It came back, so it counts as written in this life.
             entry.turn = if was_required { entry.turn } else { turn };
+            queue.unsettled.remove(&message);
             self.counts.add(if was_required {
                 "recovered as promised"
             } else {
@@ -175,22 +176,23 @@ impl Model {
             });
         } else {
             assert!(
-                !was_required || is_damaged,
+                !was_required || is_hit,
                 "#{message} in queue '{}' is lost: it was on the disk and was not settled",
                 queue.name
             );
-            queue.entries.remove(&sequence);
+            let entry = queue.entries.remove(&sequence).expect("found above");
             queue.by_message.remove(&message);
-            queue.gone.insert(message);
+            queue.gone.insert(message, (sequence, entry));
+            if was_required {
+                self.lost_by_damage.push(message);
+            }
             self.counts.add(if was_required {
                 "lost by damage"
             } else {
                 "not recovered"
             });
         }
-        if !is_damaged {
-            self.weigh(uid, sequence, is_there, was_settled);
-        }
+        self.weigh(uid, sequence, is_there, was_settled);
     }
 
     /// Holds what became of a message against the other effects of its transaction.

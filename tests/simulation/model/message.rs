@@ -72,6 +72,8 @@ impl Model {
                 place: Place::Ready,
                 maybe: false,
                 required: false,
+                hit: None,
+                is_flag_lost: false,
                 seen: false,
                 returned: false,
                 returned_in: 0,

@@ -11,6 +11,7 @@
 
 mod channel;
 mod command;
+mod damage;
 mod declare;
 mod durability;
 mod message;
@@ -29,6 +30,7 @@ use channel::{
 };
 pub(crate) use channel::{Expected, State};
 use durability::Group;
+pub(crate) use queue::Hit;
 pub(crate) use queue::Queue;
 use queue::{Entry, Place};
 
@@ -58,8 +60,8 @@ pub(crate) struct Model {
     /// Transactions whose effects may be torn from each other only by a fault: messages added and
     /// messages settled, with the turn.
     groups: Vec<Group>,
-    /// Octets on the disk were damaged: messages may be lost, or come back.
-    pub(crate) is_damaged: bool,
+    /// Messages that were on the disk and are lost, since their octets were hit: somebody must say so.
+    pub(crate) lost_by_damage: Vec<u64>,
     /// Bodies of so many octets lie in files of their own.
     pub(crate) large_octets_min: u64,
     in_call: BTreeSet<Uid>,
@@ -82,7 +84,7 @@ impl Model {
             created: HashMap::new(),
             next_uid: 1,
             groups: Vec::new(),
-            is_damaged: false,
+            lost_by_damage: Vec::new(),
             large_octets_min: u64::MAX,
             in_call: BTreeSet::new(),
         }

@@ -22,8 +22,12 @@ pub(crate) struct Entry {
     pub(crate) place: Place,
     /// Whether it survived the last restart is not known.
     pub(crate) maybe: bool,
-    /// It must be there.
+    /// It was promised to be on the disk and was not settled.
     pub(crate) required: bool,
+    /// Octets of it were hit on the disk.
+    pub(super) hit: Option<Hit>,
+    /// What said that it may have been delivered was hit on the disk.
+    pub(super) is_flag_lost: bool,
     /// Some client may have seen it.
     pub(crate) seen: bool,
     /// It was delivered since the last restart and came back.
@@ -38,6 +42,35 @@ pub(crate) struct Entry {
     pub(super) was_settled: bool,
     /// The turn in which it came.
     pub(crate) turn: u64,
+}
+
+impl Entry {
+    /// It must be there.
+    fn is_sure(&self) -> bool {
+        self.hit.is_none() && self.required || !self.maybe
+    }
+
+    /// The message, which was settled, as it lies in its queue when that was not kept.
+    pub(super) fn come_back(self) -> Entry {
+        Entry {
+            maybe: true,
+            required: false,
+            was_settled: true,
+            place: Place::Ready,
+            returned: false,
+            is_old: true,
+            ..self
+        }
+    }
+}
+
+/// What of a message was hit on the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hit {
+    /// Its record: nobody can read any of it.
+    Record,
+    /// Its body in a file of its own, which shows when it is read.
+    Body,
 }
 
 /// A message that was settled, but perhaps not on the disk.
@@ -62,8 +95,10 @@ pub(crate) struct Queue {
     pub(crate) consumers: BTreeSet<(ConnectionKey, u16, String)>,
     pub(super) has_exclusive_consumer: bool,
     pub(super) ghosts: BTreeMap<u64, Ghost>,
-    /// Messages that were settled, and surely on the disk.
-    pub(super) gone: BTreeSet<u64>,
+    /// Messages that were settled, and surely on the disk, with their sequence.
+    pub(super) gone: BTreeMap<u64, (u64, Entry)>,
+    /// Of these the ones whose settlement was hit on the disk: they may come back.
+    pub(super) unsettled: BTreeSet<u64>,
     /// Its name in the log, as the engine has it.
     pub(crate) log_id: Option<u32>,
     /// Deleted, but perhaps not on the disk.
@@ -101,7 +136,7 @@ impl Model {
         if entry.logged {
             queue.ghosts.insert(sequence, Ghost { entry, turn });
         } else {
-            queue.gone.insert(entry.message);
+            queue.gone.insert(entry.message, (sequence, entry));
         }
     }
 
@@ -153,17 +188,14 @@ impl Model {
     /// Messages that a queue must hold at least, and can hold at most.
     pub(crate) fn bounds(&self, uid: Uid) -> (u64, u64) {
         let entries = &self.queues[&uid].entries;
-        let sure = entries
-            .values()
-            .filter(|it| it.required || !it.maybe)
-            .count();
+        let sure = entries.values().filter(|it| it.is_sure()).count();
         (sure as u64, entries.len() as u64)
     }
 
     /// Numbers of the messages that a queue must hold.
     pub(crate) fn sure(&self, uid: Uid) -> Vec<u64> {
         let entries = self.queues[&uid].entries.values();
-        let sure = entries.filter(|it| it.required || !it.maybe);
+        let sure = entries.filter(|it| it.is_sure());
         sure.map(|it| it.message).collect()
     }
 

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::{Channel, ConnectionKey, Expected, Mode, Model, Outstanding, Place, Unconfirmed};
+use super::{Channel, ConnectionKey, Expected, Hit, Mode, Model, Outstanding, Place, Unconfirmed};
 use crate::topology::Uid;
 
 impl Model {
@@ -245,12 +245,11 @@ impl Model {
         );
         assert_eq!(delivery_tag, channel.next_tag, "delivery tag of #{id}");
         channel.next_tag += 1;
-        let is_damaged = self.is_damaged;
         let queue = self.queues.get_mut(&uid).expect("the queue of a consumer");
         let Some(&sequence) = queue.by_message.get(&id) else {
             let name = &queue.name;
             assert!(
-                !queue.gone.contains(&id),
+                !queue.gone.contains_key(&id),
                 "#{id} came back in queue '{name}': it was settled, and that was on the disk"
             );
             assert!(
@@ -266,10 +265,14 @@ impl Model {
             "#{id} was delivered twice in queue '{}'",
             queue.name
         );
+        assert!(
+            entry.hit != Some(Hit::Record),
+            "#{id} came although its record is damaged"
+        );
         let must = entry.returned || (entry.is_old && entry.seen);
         let must_not = !must && (!entry.is_old || entry.was_hidden);
         assert!(
-            redelivered || !must || is_damaged,
+            redelivered || !must || entry.is_flag_lost,
             "#{id} in queue '{}' was delivered before and is not marked redelivered",
             queue.name
         );
@@ -285,10 +288,15 @@ impl Model {
         };
         entry.place = Place::Unacked(key, number, delivery_tag);
         entry.seen = true;
+        entry.is_flag_lost = false;
         let last = queue.delivered_in_call.unwrap_or(sequence);
         queue.delivered_in_call = Some(last.max(sequence));
-        let is_maybe = entry.maybe;
-        if entry.is_old && self.publications[&id].body_octets as u64 >= self.large_octets_min {
+        // Nobody knows of a damaged body before it is read.
+        let is_maybe = entry.maybe && entry.hit.is_none();
+        if entry.is_old
+            && entry.hit.is_none()
+            && self.publications[&id].body_octets as u64 >= self.large_octets_min
+        {
             self.counts.add("large bodies back after a restart");
         }
         self.counts.add(flag);

@@ -4,14 +4,34 @@ use super::{World, send};
 use crate::client::{Life, Role};
 use crate::operation::Operation;
 
+/// How reading every queue came out.
+enum Audit {
+    Done,
+    /// The server has ended.
+    Ended,
+    /// The connection was given up.
+    Cut,
+}
+
 impl World {
     /// A client fetches every message of every queue, so that all is known; what it does with them
     /// is up to the seed. Whether the server lives on.
     pub(super) fn audit(&mut self, may_end: bool) -> bool {
+        loop {
+            match self.try_audit(may_end) {
+                Audit::Done => return true,
+                Audit::Ended => return false,
+                // A damaged body, of which the server knows from now on.
+                Audit::Cut => self.model.counts.add("audits cut off by a damaged body"),
+            }
+        }
+    }
+
+    fn try_audit(&mut self, may_end: bool) -> Audit {
         self.connect_as(Role::Auditor);
         self.pump_until(|world| world.peers[0].client.life == Life::Open);
         if !self.is_alive() {
-            return false;
+            return Audit::Ended;
         }
         send(&mut self.peers[0], 1, Operation::ChannelOpen);
         let names: Vec<(String, u64)> = self
@@ -44,12 +64,15 @@ impl World {
                         break;
                     }
                     if !self.pump_alive() {
-                        return false;
+                        return Audit::Ended;
+                    }
+                    if self.peers.is_empty() {
+                        return Audit::Cut;
                     }
                 }
                 if !self.peers[0].pending.is_empty() {
                     self.model.counts.add("ended during an audit");
-                    return false;
+                    return Audit::Ended;
                 }
                 if self.model.ready(uid).1 == 0 {
                     break;
@@ -73,12 +96,12 @@ impl World {
         send(&mut self.peers[0], 0, Operation::ConnectionClose);
         while !self.peers.is_empty() {
             if !self.pump_alive() {
-                return false;
+                return Audit::Ended;
             }
         }
         self.shared.is_exact = true;
         self.recount();
-        true
+        Audit::Done
     }
 
     fn pump_alive(&mut self) -> bool {

@@ -5,6 +5,7 @@
 //! outboxes, before a client gets to see it, and held against the model.
 
 mod audit;
+mod damage;
 mod helpers;
 mod rest;
 mod restart;
@@ -23,6 +24,7 @@ use super::model::{ConnectionKey, Model};
 use super::observe::{Event, Tap};
 use super::operation::Operation;
 use super::random::Random;
+use damage::Damage;
 use helpers::Jobs;
 
 type Storage = MemoryStorage;
@@ -90,6 +92,8 @@ pub(crate) struct World {
     restarts: u64,
     /// Files of large bodies, when they were looked at last.
     bodies: BTreeSet<String>,
+    /// What was hit on the disk so far.
+    damages: Vec<Damage>,
     /// An error was put into the disk: the server may end.
     is_disk_failing: bool,
     is_disk_full: bool,
@@ -163,6 +167,7 @@ impl World {
             },
             restarts: 0,
             bodies: BTreeSet::new(),
+            damages: Vec::new(),
             is_disk_failing: false,
             is_disk_full: false,
             is_over: false,
@@ -212,18 +217,22 @@ impl World {
             }
             if lived && self.random.one_in(3) {
                 // In full flight otherwise.
-                lived = self.settle();
+                self.settle();
             }
-            self.end_life(lived);
+            self.end_life();
         }
         if self.settle() {
             self.model.check_quiet();
+            self.check_told();
             self.check_bodies();
             self.model.counts.add("quiet ends");
         }
         if self.plan.restarts > 0 {
-            self.end_life(true);
-            self.audit(false);
+            self.end_life();
+            if self.audit(false) {
+                self.settle();
+                self.check_told();
+            }
         }
     }
 

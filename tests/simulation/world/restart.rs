@@ -7,9 +7,9 @@ use leveret::engine::Engine;
 use leveret::storage::{DiskFault, Storage as _};
 
 use super::{Jobs, World, fresh_now};
-use crate::disk;
 use crate::operation::{Criteria, Kind};
 use crate::topology::{Binding, Destination, Exchange, QueueName, Topology};
+use crate::{disk, hear};
 
 impl World {
     /// Says in the trace which records lie in each file.
@@ -33,7 +33,7 @@ impl World {
     }
 
     /// The server ends, in some way, and starts again.
-    pub(super) fn end_life(&mut self, lived: bool) {
+    pub(super) fn end_life(&mut self) {
         loop {
             let kind = self.random.below(3);
             if kind == 0 {
@@ -46,10 +46,11 @@ impl World {
                 self.model.counts.add("power losses");
                 self.note(|| "==== power is lost".to_owned());
             }
-            let _ = lived;
             self.trace_files();
             self.bodies = self.bodies();
-            if self.random.one_in(6) {
+            if self.random.one_in(8) {
+                self.damage();
+            } else if self.random.one_in(6) {
                 self.lose_what_can_be_lost();
             }
             if self.start() && self.look_around() {
@@ -105,6 +106,9 @@ impl World {
         self.keep_answers.clear();
         (self.is_disk_failing, self.is_disk_full, self.is_over) = (false, false, false);
         self.model.crash();
+        self.apply_damage();
+        self.model.lost_by_damage.clear();
+        let _ = hear::heard();
         self.now = fresh_now(&mut self.random);
         let is_disturbed = self.random.one_in(6);
         if is_disturbed {
@@ -133,11 +137,8 @@ impl World {
                 return false;
             }
         };
-        assert_eq!(
-            self.engine.lost_records(),
-            0,
-            "records are missed on a disk that lost nothing that was synced"
-        );
+        self.check_start(is_disturbed || self.is_disk_full);
+        self.count_recovery();
         self.is_disk_failing = is_disturbed;
         self.model.counts.add("restarts");
         let found = self.found_topology();
@@ -145,6 +146,52 @@ impl World {
         self.shared.is_exact = false;
         self.recount();
         true
+    }
+
+    /// Counts the cases that the start has met.
+    fn count_recovery(&mut self) {
+        let account = *self.engine.recovered();
+        let cases = [
+            (account.checkpoint_lsn.is_some(), "start: checkpoint read"),
+            (
+                account.is_checkpoint_copy,
+                "start: copy of the checkpoint used",
+            ),
+            (account.indexes_used > 0, "start: index used"),
+            (account.indexes_made > 0, "start: index made anew"),
+            (account.segments_read > 0, "start: segment read by records"),
+            (
+                account.segments_rewritten > 0,
+                "start: rewritten segment found",
+            ),
+            (account.tables_damaged > 0, "start: table does not check"),
+            (account.segments_free > 0, "start: free segment found"),
+            (account.segments_unreadable > 0, "start: segment set aside"),
+            (account.segments_missing > 0, "start: segment missing"),
+            (account.records_cut > 0, "start: torn end cut off"),
+            (
+                account.group_records_cut > 0,
+                "start: unfinished group cut off",
+            ),
+            (account.damaged_places > 0, "start: damage told"),
+            (account.kept_aside > 0, "start: damage kept aside"),
+            (account.large_bodies > 0, "start: large body found"),
+            (
+                account.large_bodies_superfluous > 0,
+                "start: superfluous body removed",
+            ),
+            (
+                account.large_bodies_missing > 0,
+                "start: large body missing",
+            ),
+            (
+                account.definitions_octets_cut > 0,
+                "start: torn definitions cut off",
+            ),
+        ];
+        for (_, case) in cases.into_iter().filter(|(is_met, _)| *is_met) {
+            self.model.counts.add(case);
+        }
     }
 
     /// Reads all queues, or leaves them to the clients. Whether the server lives on.

@@ -241,7 +241,9 @@ impl World {
             if self.engine.is_over(self.peers[at].id) {
                 let key = self.peers[at].key;
                 assert!(
-                    self.model.connections[&key].state != State::Open || self.is_disk_failing,
+                    self.model.connections[&key].state != State::Open
+                        || self.is_disk_failing
+                        || self.waits_for_what_is_damaged(at),
                     "connection {key} is given up, perhaps in the middle of a content"
                 );
                 self.drop_peer(at);
