@@ -163,10 +163,13 @@ pub(super) fn read<S: Storage>(storage: &S) -> io::Result<(Found, bool)> {
     if found.is_whole() || matches!(found, Found::Newer(_)) {
         return Ok((found, false));
     }
-    match read_file(storage, SPARE_NAME) {
-        Ok(copy) if copy.is_whole() => Ok((copy, true)),
-        _ => Ok((found, false)),
+    // That it cannot be read now says nothing about what it holds: to start without it would bring
+    // back what was settled.
+    let copy = read_file(storage, SPARE_NAME)?;
+    if copy.is_whole() {
+        return Ok((copy, true));
     }
+    Ok((found, false))
 }
 
 fn read_file<S: Storage>(storage: &S, name: &str) -> io::Result<Found> {
@@ -395,6 +398,11 @@ mod tests {
         }
         disk.remove(NAME).expect("removed");
         check(&disk, true);
+        // A start without either would bring back what was settled.
+        for call in 1..=2 {
+            disk.fail(call, crate::storage::DiskFault::Eio);
+            assert!(read(&disk).is_err(), "call {call}");
+        }
         // Both are damaged: the one that is in its place counts.
         disk.put(NAME, &octets[..octets.len() - 9]);
         disk.flip(SPARE_NAME, SEGMENT_START as usize + 40, 0);

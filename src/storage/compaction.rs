@@ -150,7 +150,8 @@ fn sum_up<S: Storage>(storage: &S, file: &S::File, header: &SegmentHeader) -> io
         seed: header.seed,
         first_lsn: header.first_lsn,
         limit_lsn: u64::MAX,
-        check_messages: false,
+        // Where damage hit a list of queues, a wrong sequence would settle all that lie before it.
+        check_messages: true,
         dense: header.rewritten == 0,
     };
     let mut summary = Summary::of(octets, scope);

@@ -169,18 +169,29 @@ impl<S: Storage> Store<S> {
             has_gap: false,
             recovery: Recovery::default(),
         };
-        opening.definitions(&mut store)?;
-        let checkpoint = opening.checkpoint()?;
-        opening.segments(checkpoint.as_ref())?;
-        let end_lsn = opening.end(checkpoint.as_ref())?;
-        let recovery = opening.fill(&mut store, checkpoint, end_lsn)?;
-        Ok((store, recovery))
+        let opened = opening.open(&mut store);
+        let recovery = opening.recovery;
+        if opened.is_err() {
+            // The next start finds an index where this one found damage, and says nothing of it.
+            for line in &recovery.report {
+                log::warn!("{line}");
+            }
+        }
+        opened.map(|()| (store, recovery))
     }
 }
 
 impl<S: Storage> Opening<'_, S> {
     fn report(&mut self, line: String) {
         self.recovery.report.push(line);
+    }
+
+    fn open(&mut self, store: &mut Store<S>) -> Result<(), StorageError> {
+        self.definitions(store)?;
+        let checkpoint = self.checkpoint()?;
+        self.segments(checkpoint.as_ref())?;
+        let end_lsn = self.end(checkpoint.as_ref())?;
+        self.fill(store, checkpoint, end_lsn)
     }
 
     fn definitions(&mut self, store: &mut Store<S>) -> Result<(), StorageError> {
@@ -273,11 +284,11 @@ impl<S: Storage> Opening<'_, S> {
 
     /// Fills the store with what was found.
     fn fill(
-        mut self,
+        &mut self,
         store: &mut Store<S>,
         checkpoint: Option<Checkpoint>,
         end_lsn: u64,
-    ) -> Result<Recovery, StorageError> {
+    ) -> Result<(), StorageError> {
         let checkpoint = checkpoint.unwrap_or_default();
         let head = checkpoint.head;
         self.tell_missing(&checkpoint);
@@ -359,6 +370,6 @@ impl<S: Storage> Opening<'_, S> {
         self.recovery.queues = replay::pages(store, &indexes);
         store.scrub = Some(Scrub::new(unread, store.now));
         store.after_recovery();
-        Ok(self.recovery)
+        Ok(())
     }
 }

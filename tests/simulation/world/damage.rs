@@ -414,6 +414,14 @@ impl World {
         }
     }
 
+    /// What a start that fails has told needs not be told by the next.
+    pub(super) fn hear_of_a_failed_start(&mut self) {
+        self.hear();
+        for damage in &mut self.damages {
+            damage.shows_at_start &= !damage.is_named;
+        }
+    }
+
     /// After a start: what it has read of damage is told, counted and kept aside; nothing else is
     /// missed.
     pub(super) fn check_start(&mut self, is_disturbed: bool) {

@@ -134,6 +134,7 @@ impl World {
                 assert!(has_failed, "the server does not start again: {error}");
                 self.note(|| format!("start fails: {error}"));
                 self.model.counts.add("starts cut off by a fault");
+                self.hear_of_a_failed_start();
                 return false;
             }
         };
