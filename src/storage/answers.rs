@@ -7,7 +7,7 @@ use super::StorageError;
 use super::definitions::RewrittenDefinitions;
 use super::files::Storage;
 use super::jobs::{Answer, PreparedFile};
-use super::pages::Arrived;
+use super::pages::{Arrived, IndexPart};
 use super::record_codec::Seed;
 use super::segment::segment_name;
 use super::store::{Event, RETRY_US, Store, is_full};
@@ -150,7 +150,11 @@ impl<S: Storage> Store<S> {
     pub(super) fn page_read(&mut self, page: u64, result: io::Result<Vec<Entry>>) {
         let part = self.pages.part_of(page);
         let result = match (part, result) {
-            (Some(part), Ok(entries)) => Ok(self.revive(part.queue, entries)),
+            (Some(part), Ok(entries)) => {
+                let entries = self.revive(part.queue, entries);
+                self.settle_missing(part, &entries);
+                Ok(entries)
+            }
             (Some(part), Err(error)) => {
                 let name = segment_name(part.segment);
                 let line = format!("{name}: entries of a queue cannot be read: {error}");
@@ -189,6 +193,40 @@ impl<S: Storage> Store<S> {
             }
         }
         entries
+    }
+
+    /// Settles what should be among the live `entries` of a part of an index and is not: an index
+    /// that is made anew leaves out what does not check, and nobody else would ever let go of it.
+    fn settle_missing(&mut self, part: IndexPart, entries: &[Entry]) {
+        let IndexPart {
+            queue, first, last, ..
+        } = part;
+        let Some(ledger) = self.ledgers.get_mut(queue) else {
+            return;
+        };
+        let live = last + 1 - first - ledger.settled.count_in(first, last);
+        let missing = live.saturating_sub(entries.len() as u64);
+        if missing == 0 {
+            return;
+        }
+        self.counters.lost += missing;
+        let name = segment_name(part.segment);
+        let line = format!("{name}: {missing} messages of a queue are lost: they are damaged");
+        self.events.push_back(Event::Damage(line));
+        let mut next = first;
+        let ends = entries.iter().map(|entry| entry.sequence());
+        for sequence in ends.chain([last + 1]) {
+            if sequence > next {
+                self.settle_range(queue, next, sequence - 1);
+            }
+            next = sequence + 1;
+        }
+    }
+
+    /// Says what a job has seen of damage.
+    pub(super) fn tell_damage(&mut self, lines: Vec<String>) {
+        self.counters.damaged += lines.len() as u64;
+        self.events.extend(lines.into_iter().map(Event::Damage));
     }
 
     /// Notes whether new space could be had.

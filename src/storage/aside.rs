@@ -25,6 +25,26 @@ pub(super) fn keep<S: Storage>(storage: &S, aside: &str, octets: &[u8]) -> io::R
     Ok(true)
 }
 
+/// Keeps aside the octets of a file `name` from `offset` on, which do not check; the line that says
+/// so. None when they lie aside already: it was told when they were kept. Blocks.
+pub(super) fn keep_damaged<S: Storage>(
+    storage: &S,
+    name: &str,
+    offset: u64,
+    octets: &[u8],
+) -> Option<String> {
+    let end = offset + octets.len() as u64;
+    let aside = format!("{name}.damaged-{offset}");
+    let kept = match keep(storage, &aside, octets) {
+        Ok(true) => format!("kept as {aside}"),
+        Ok(false) => return None,
+        Err(error) => format!("{aside} cannot be written: {error}"),
+    };
+    Some(format!(
+        "{name}: octets {offset} to {end} are damaged; {kept}"
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::memory::MemoryStorage;

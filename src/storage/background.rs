@@ -375,8 +375,10 @@ impl<S: Storage> Store<S> {
             if compacting.after <= Batch(self.flushed_batch)
                 && let Some(liveness) = compacting.liveness.take()
             {
+                let number = compacting.number;
                 self.jobs.push_back(Job::Compact {
-                    number: compacting.number,
+                    number,
+                    used: self.segments.get(number).map_or(0, |segment| segment.used),
                     liveness,
                 });
             }
@@ -458,8 +460,14 @@ impl<S: Storage> Store<S> {
         });
     }
 
-    pub(super) fn compacted(&mut self, number: u32, result: io::Result<Option<Rewritten<S>>>) {
+    pub(super) fn compacted(
+        &mut self,
+        number: u32,
+        result: io::Result<Option<Rewritten<S>>>,
+        damage: Vec<String>,
+    ) {
         self.compacting = None;
+        self.tell_damage(damage);
         // Where there was one there may be more.
         self.look_at = None;
         let now_s = self.now_s();
@@ -477,9 +485,6 @@ impl<S: Storage> Store<S> {
                 segment.warmth.warm(0, segment.used.max(1), now_s);
                 self.segments.set_octets(number, rewritten.octets);
                 self.counters.compacted += 1;
-                self.counters.damaged += rewritten.lost.len() as u64;
-                let lost = rewritten.lost.into_iter();
-                self.events.extend(lost.map(Event::Damage));
                 // Unmapping takes as long as the map is large: not the loop's business.
                 self.jobs.push_back(Job::Remove {
                     names: Vec::new(),

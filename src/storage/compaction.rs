@@ -9,6 +9,7 @@
 use std::io;
 use std::sync::Arc;
 
+use super::aside;
 use super::entries::EntryList;
 use super::files::{Map, Storage, read_exact_at, write_all_at};
 use super::index::{self, Index};
@@ -61,8 +62,6 @@ pub(super) struct Rewritten<S: Storage> {
     pub(super) records_end: u64,
     /// How often it was rewritten by now.
     pub(super) times: u64,
-    /// Lines about live records whose header is damaged; they are gone.
-    pub(super) lost: Vec<String>,
 }
 
 /// Reads the header of a segment.
@@ -121,27 +120,46 @@ pub(super) fn to_first_places(summary: &mut Summary, table: &Table) {
     }
 }
 
+/// A segment that is looked at, and what was seen of damage on the way.
+pub(super) struct Sealed<'a, S: Storage> {
+    pub(super) storage: &'a S,
+    pub(super) file: &'a S::File,
+    pub(super) header: &'a SegmentHeader,
+    /// Where its records ended before it was rewritten.
+    pub(super) used: u64,
+    /// A line for each place that does not check and was not told of before. What lies there is in
+    /// no index from then on, so these must reach somebody even when the job itself fails.
+    pub(super) damage: &'a mut Vec<String>,
+}
+
 /// The index of a segment, read or made anew.
-pub(super) fn index_of<S: Storage>(
-    storage: &S,
-    file: &S::File,
-    header: &SegmentHeader,
-) -> io::Result<Index> {
-    if let Some(index) = Index::read(storage, header) {
+fn index_of<S: Storage>(sealed: &mut Sealed<'_, S>) -> io::Result<Index> {
+    if let Some(index) = Index::read(sealed.storage, sealed.header) {
         return Ok(index);
     }
-    let summary = sum_up(storage, file, header)?;
-    let (index, written) = index::write(storage, header, summary);
+    let summary = sum_up(sealed)?;
+    let (index, written) = index::write(sealed.storage, sealed.header, summary);
     written.map(|()| index)
 }
 
-/// Reads the records of a segment one by one; places are those as first written.
-fn sum_up<S: Storage>(storage: &S, file: &S::File, header: &SegmentHeader) -> io::Result<Summary> {
-    let map = storage.map(file, &segment_name(header.number))?;
-    let mut end = storage.octets(file)?;
-    if header.records_end > 0 {
-        end = end.min(header.records_end);
-    }
+/// Reads the records of a segment one by one; places are those as first written. What does not
+/// check is kept aside, since its entry is left out and the segment may go without it.
+fn sum_up<S: Storage>(sealed: &mut Sealed<'_, S>) -> io::Result<Summary> {
+    let Sealed {
+        storage,
+        file,
+        header,
+        used,
+        damage,
+    } = sealed;
+    let name = segment_name(header.number);
+    let map = storage.map(file, &name)?;
+    let used = if header.records_end > 0 {
+        header.records_end
+    } else {
+        *used
+    };
+    let end = used.min(storage.octets(file)?);
     map.populate(0..end)?;
     let mut scratch = Vec::new();
     let octets = map.octets(0..end, &mut scratch)?;
@@ -155,7 +173,13 @@ fn sum_up<S: Storage>(storage: &S, file: &S::File, header: &SegmentHeader) -> io
         dense: header.rewritten == 0,
     };
     let mut summary = Summary::of(octets, scope);
-    if let Some(table) = read_table(storage, file, header)? {
+    summary.miss_end(used);
+    for problem in &summary.problems {
+        let offset = problem.offset.min(end);
+        let hit = &octets[offset as usize..problem.end.clamp(offset, end) as usize];
+        damage.extend(aside::keep_damaged(*storage, &name, offset, hit));
+    }
+    if let Some(table) = read_table(*storage, file, header)? {
         to_first_places(&mut summary, &table);
     }
     Ok(summary)
@@ -164,24 +188,20 @@ fn sum_up<S: Storage>(storage: &S, file: &S::File, header: &SegmentHeader) -> io
 /// Entries of a queue from the records of a segment, without an index: there may be no room for
 /// one.
 pub(super) fn entries_by_scan<S: Storage>(
-    storage: &S,
-    file: &S::File,
-    header: &SegmentHeader,
+    sealed: &mut Sealed<'_, S>,
     queue: QueueId,
 ) -> io::Result<Vec<Entry>> {
-    let summary = sum_up(storage, file, header)?;
+    let summary = sum_up(sealed)?;
     let entries = summary.queues.get(&queue);
     Ok(entries.into_iter().flat_map(EntryList::iter).collect())
 }
 
 /// Does `work` with the index of a segment, with one made anew when its entries do not check.
 pub(super) fn with_index<S: Storage, T>(
-    storage: &S,
-    file: &S::File,
-    header: &SegmentHeader,
+    sealed: &mut Sealed<'_, S>,
     mut work: impl FnMut(&Index) -> io::Result<T>,
 ) -> io::Result<T> {
-    let index = index_of(storage, file, header)?;
+    let index = index_of(sealed)?;
     match work(&index) {
         Err(error)
             if matches!(
@@ -189,8 +209,9 @@ pub(super) fn with_index<S: Storage, T>(
                 io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
             ) =>
         {
-            storage.remove(&index_name(header.number))?;
-            work(&index_of(storage, file, header)?)
+            let name = index_name(sealed.header.number);
+            sealed.storage.remove(&name)?;
+            work(&index_of(sealed)?)
         }
         other => other,
     }
@@ -198,15 +219,27 @@ pub(super) fn with_index<S: Storage, T>(
 
 /// Looks at segment `number` and rewrites it if that frees three sevenths of its file. `None`
 /// when it does not.
+///
+/// * `used`: where its records ended before it was ever rewritten.
+/// * `damage`: gets lines about live records that are damaged; see [`Sealed::damage`].
 pub(super) fn compact<S: Storage>(
     storage: &S,
     number: u32,
+    used: u64,
     liveness: &Liveness,
+    damage: &mut Vec<String>,
 ) -> io::Result<Option<Rewritten<S>>> {
     let name = segment_name(number);
     let file = storage.open(&name)?;
     let header = read_header(storage, &file, number)?;
-    let (index, entries) = with_index(storage, &file, &header, |index| {
+    let mut sealed = Sealed {
+        storage,
+        file: &file,
+        header: &header,
+        used,
+        damage,
+    };
+    let (index, entries) = with_index(&mut sealed, |index| {
         let entries = index.queues.iter().map(|queue| {
             let entries: EntryList =
                 index.entries(storage, number, queue.queue, queue.first, queue.last)?;
@@ -254,7 +287,7 @@ pub(super) fn compact<S: Storage>(
     let mut scratch = Vec::new();
     // (place as first written, place before, octets), twelve octets each.
     let mut copies: Vec<(u32, u32, u32)> = Vec::new();
-    let (mut next, mut lost) = (SEGMENT_START, Vec::new());
+    let mut next = SEGMENT_START;
     let rewritten = header.rewritten;
     for place in places {
         let offset = match &before {
@@ -274,7 +307,7 @@ pub(super) fn compact<S: Storage>(
             // Without its header nobody can read it; the entry will be told that it is lost. Its
             // octets are kept, since the file they lie in goes.
             let at = Stretch::from_record(offset, rewritten);
-            lost.extend(scrub::check(storage, number, end, at)?.lines);
+            damage.extend(scrub::check(storage, number, end, at)?.lines);
             continue;
         };
         populate(offset, offset + record.record_octets())?;
@@ -355,6 +388,5 @@ pub(super) fn compact<S: Storage>(
         octets,
         records_end: next,
         times: header.rewritten,
-        lost,
     }))
 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use super::StorageError;
 use super::arena::{SpillFile, SpillSlot};
 use super::checkpoint;
-use super::compaction::{self, Liveness, Rewritten};
+use super::compaction::{self, Liveness, Rewritten, Sealed};
 use super::definitions::{self, DefinitionsWrite, RewrittenDefinitions};
 use super::files::{
     CACHE_PAGE_OCTETS, Map, Storage, read_exact_at, write_all_at, write_all_padded_at,
@@ -207,6 +207,7 @@ pub(super) enum Job<S: Storage> {
     },
     Compact {
         number: u32,
+        used: u64,
         liveness: Liveness,
     },
     /// Removes files that nobody needs and drops the map of one.
@@ -277,6 +278,12 @@ pub(super) enum AnswerKind<S: Storage> {
         result: io::Result<()>,
     },
     PagesRead(Vec<(u64, io::Result<Vec<Entry>>)>),
+    /// A part of an index; lines about damage that was seen.
+    PartRead {
+        page: u64,
+        result: io::Result<Vec<Entry>>,
+        damage: Vec<String>,
+    },
     FreeSpace(io::Result<u64>),
     /// The index is written; lines about damage that was seen.
     Indexed {
@@ -304,9 +311,11 @@ pub(super) enum AnswerKind<S: Storage> {
         result: io::Result<Scrubbed>,
     },
     CheckpointWritten(io::Result<()>),
+    /// Lines about damage that was seen, whatever came of the rest.
     Compacted {
         number: u32,
         result: io::Result<Option<Rewritten<S>>>,
+        damage: Vec<String>,
     },
     Removed(io::Result<()>),
 }
@@ -328,6 +337,7 @@ impl<S: Storage> std::fmt::Debug for AnswerKind<S> {
                 let pages: Vec<u64> = pages.iter().map(|(page, _)| *page).collect();
                 write!(f, "PagesRead({pages:?})")
             }
+            AnswerKind::PartRead { page, .. } => write!(f, "PartRead({page})"),
             AnswerKind::FreeSpace(octets) => write!(f, "FreeSpace({octets:?})"),
             AnswerKind::Indexed { number, result } => write!(f, "Indexed({number}, {result:?})"),
             AnswerKind::DefinitionsRewritten(result) => {
@@ -344,7 +354,7 @@ impl<S: Storage> std::fmt::Debug for AnswerKind<S> {
                 write!(f, "KeptAside({number}, {result:?})")
             }
             AnswerKind::CheckpointWritten(result) => write!(f, "CheckpointWritten({result:?})"),
-            AnswerKind::Compacted { number, result } => {
+            AnswerKind::Compacted { number, result, .. } => {
                 write!(
                     f,
                     "Compacted({number}, {:?})",
@@ -407,7 +417,12 @@ impl<S: Storage> KeeperJob<S> {
             }
             Job::FreeSpace => AnswerKind::FreeSpace(storage.free_octets()),
             Job::ReadIndexPart { page, part } => {
-                AnswerKind::PagesRead(vec![(page, read_part(storage, part))])
+                let mut damage = Vec::new();
+                AnswerKind::PartRead {
+                    page,
+                    result: read_part(storage, part, &mut damage),
+                    damage,
+                }
             }
             Job::RewriteDefinitions { seed } => {
                 AnswerKind::DefinitionsRewritten(definitions::rewrite_file(storage, seed))
@@ -443,10 +458,18 @@ impl<S: Storage> KeeperJob<S> {
             Job::Checkpoint { octets } => {
                 AnswerKind::CheckpointWritten(checkpoint::write(storage, &octets))
             }
-            Job::Compact { number, liveness } => AnswerKind::Compacted {
+            Job::Compact {
                 number,
-                result: compaction::compact(storage, number, &liveness),
-            },
+                used,
+                liveness,
+            } => {
+                let mut damage = Vec::new();
+                AnswerKind::Compacted {
+                    number,
+                    result: compaction::compact(storage, number, used, &liveness, &mut damage),
+                    damage,
+                }
+            }
             Job::Remove { names, map } => {
                 drop(map);
                 AnswerKind::Removed(remove(storage, &names))
@@ -633,7 +656,11 @@ fn read_page<S: Storage>(
 }
 
 /// Entries of a recovered queue, from the index if it is as it was, else from one made anew.
-fn read_part<S: Storage>(storage: &S, part: IndexPart) -> io::Result<Vec<Entry>> {
+fn read_part<S: Storage>(
+    storage: &S,
+    part: IndexPart,
+    damage: &mut Vec<String>,
+) -> io::Result<Vec<Entry>> {
     let wanted = |entry: &Entry| (part.first..=part.last).contains(&entry.sequence());
     let index_file = storage.open(&index_name(part.segment));
     // A run that checks and holds these sequences is the one that was meant, or as good.
@@ -649,15 +676,24 @@ fn read_part<S: Storage>(storage: &S, part: IndexPart) -> io::Result<Vec<Entry>>
         segment,
         first,
         last,
+        used,
         ..
     } = part;
-    let found = compaction::with_index(storage, &file, &header, |index| {
+    let mut sealed = Sealed {
+        storage,
+        file: &file,
+        header: &header,
+        used,
+        damage,
+    };
+    let found = compaction::with_index(&mut sealed, |index| {
         index.entries(storage, segment, queue, first, last)
     });
     match found {
         Err(error) if is_full(&error) => {
-            let mut entries = compaction::entries_by_scan(storage, &file, &header, queue)?;
+            let mut entries = compaction::entries_by_scan(&mut sealed, queue)?;
             entries.retain(wanted);
+            entries.sort_unstable_by_key(|entry| entry.sequence());
             Ok(entries)
         }
         other => other,

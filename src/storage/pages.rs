@@ -40,6 +40,8 @@ pub(super) struct IndexPart {
     pub(super) segment: u32,
     pub(super) first: u64,
     pub(super) last: u64,
+    /// Where the records of the segment ended then.
+    pub(super) used: u64,
     /// Where the entries lie, unless the segment was rewritten since.
     pub(super) run: Run,
 }

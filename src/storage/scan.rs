@@ -266,6 +266,18 @@ impl Summary {
         });
     }
 
+    /// Misses what lies behind the last record that was found and before `used`, where records
+    /// end: no header follows there by which the walk could tell.
+    pub(super) fn miss_end(&mut self, used: u64) {
+        let ends = self.problems.iter().map(|problem| problem.end);
+        let end = ends.fold(self.end, u64::max);
+        if end < used {
+            self.last_lsn += 1;
+            self.problem(self.last_lsn, self.last_lsn, end, used);
+            self.end = used;
+        }
+    }
+
     /// Puts the list in hand among the others.
     fn put_list_back(&mut self) {
         if let (Some(queue), list) = std::mem::take(&mut self.list) {

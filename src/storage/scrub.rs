@@ -213,18 +213,10 @@ pub(super) fn check<S: Storage>(
         ));
     }
     for (from, to) in damage {
-        let (offset, end) = (at.offset + from as u64, at.offset + to as u64);
-        let aside = format!("{name}.damaged-{offset}");
-        let kept = match aside::keep(storage, &aside, &octets[from..to]) {
-            Ok(true) => format!("kept as {aside}"),
-            // It was told when it was kept.
-            Ok(false) => continue,
-            Err(error) => format!("{aside} cannot be written: {error}"),
-        };
-        checked.damaged += 1;
-        checked.lines.push(format!(
-            "{name}: octets {offset} to {end} are damaged; {kept}"
-        ));
+        let offset = at.offset + from as u64;
+        let line = aside::keep_damaged(storage, &name, offset, &octets[from..to]);
+        checked.damaged += u64::from(line.is_some());
+        checked.lines.extend(line);
     }
     Ok(checked)
 }

@@ -677,11 +677,23 @@ impl<S: Storage> Store<S> {
                     self.page_read(page, result);
                 }
             }
+            AnswerKind::PartRead {
+                page,
+                result,
+                damage,
+            } => {
+                self.tell_damage(damage);
+                self.page_read(page, result);
+            }
             AnswerKind::Indexed { number, result } => self.segment_indexed(number, result),
             AnswerKind::Scrubbed { number, result } => self.scrubbed(number, result),
             AnswerKind::KeptAside { number, result } => self.kept_aside(number, result),
             AnswerKind::CheckpointWritten(result) => self.checkpoint_written(result),
-            AnswerKind::Compacted { number, result } => self.compacted(number, result),
+            AnswerKind::Compacted {
+                number,
+                result,
+                damage,
+            } => self.compacted(number, result, damage),
             AnswerKind::Removed(result) => {
                 if let Err(error) = result {
                     let line = format!("cannot remove a file that is not needed: {error}");

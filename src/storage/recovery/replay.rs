@@ -99,6 +99,7 @@ pub(super) fn pages<S: Storage>(
                         segment,
                         first,
                         last,
+                        used: index.records_end,
                         run: index.run(indexed, run),
                     };
                     parts.entry(queue).or_default().push((part, count));
