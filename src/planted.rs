@@ -43,6 +43,42 @@ impl Fault {
     ];
 }
 
+/// A test that comes upon planted faults.
+#[cfg(feature = "planted-faults")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finder {
+    /// `tests/simulation`, which sees what clients see.
+    Simulation,
+    /// `storage/crash_tests.rs`, which sees the storage alone and crashes it far more often.
+    CrashTests,
+}
+
+#[cfg(feature = "planted-faults")]
+impl Fault {
+    /// Who finds it. Each finder asserts that it finds what is said of it here.
+    #[must_use]
+    pub const fn finders(self) -> &'static [Finder] {
+        use Finder::{CrashTests, Simulation};
+        match self {
+            Fault::SkipSync
+            | Fault::ConfirmBeforeFlush
+            | Fault::ReuseSequence
+            | Fault::DropOutOfOrderSettlements
+            | Fault::CompactionDropsRecord => &[Simulation, CrashTests],
+            // Mistakes of the router.
+            Fault::ForgetRedelivered | Fault::IgnorePrefetch => &[Simulation],
+            // Moments too rare for the simulation.
+            Fault::CheckpointBeforeFlush | Fault::RecycleEarly | Fault::HalfGroup => &[CrashTests],
+        }
+    }
+
+    /// What `finder` has to find.
+    pub fn of(finder: Finder) -> impl Iterator<Item = Fault> {
+        let all = Fault::ALL.into_iter();
+        all.filter(move |fault| fault.finders().contains(&finder))
+    }
+}
+
 #[cfg(feature = "planted-faults")]
 thread_local! {
     static PLANTED: std::cell::Cell<u8> = const { std::cell::Cell::new(0) };
@@ -66,4 +102,18 @@ pub fn planted(fault: Fault) -> bool {
 #[inline]
 pub const fn planted(_fault: Fault) -> bool {
     false
+}
+
+#[cfg(all(test, feature = "planted-faults"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_of_the_ten_faults_has_somebody_who_finds_it() {
+        let numbers: Vec<usize> = Fault::ALL.iter().map(|&fault| fault as usize).collect();
+        assert_eq!(numbers, (1..=10).collect::<Vec<_>>());
+        for fault in Fault::ALL {
+            assert!(!fault.finders().is_empty(), "nobody finds {fault:?}");
+        }
+    }
 }
