@@ -13,6 +13,8 @@ pub(crate) struct Record {
     pub(crate) end: usize,
     pub(crate) lsn: u64,
     pub(crate) kind: u8,
+    /// Its group goes on behind it.
+    pub(crate) more: bool,
 }
 
 /// Where the records of a file begin.
@@ -110,6 +112,7 @@ fn record(octets: &[u8], offset: usize, seed: u64) -> Option<Record> {
         end: offset + (HEADER + length).next_multiple_of(8),
         lsn: number(head, 8, 7)?,
         kind: head[15] & 0x7F,
+        more: head[15] & 0x80 != 0,
     })
 }
 

@@ -114,7 +114,7 @@ fn plan(seed: u64) -> Plan {
 }
 
 /// What must have happened at least once in a thousand seeds.
-const SHOULD_HAPPEN: [&str; 74] = [
+const SHOULD_HAPPEN: [&str; 77] = [
     "audits",
     "audits cut off by a damaged body",
     "blocked",
@@ -135,6 +135,7 @@ const SHOULD_HAPPEN: [&str; 74] = [
     "damaged: the checkpoint",
     "damaged: the head of a message",
     "ended by a failed disk",
+    "ended between slices of bindings",
     "ended during an audit",
     "fault: EINTR",
     "fault: EIO, create",
@@ -168,6 +169,7 @@ const SHOULD_HAPPEN: [&str; 74] = [
     "lost: the spare checkpoint",
     "not recovered",
     "power losses",
+    "power lost during a flush",
     "recovered as promised",
     "recovered without promise",
     "start: checkpoint read",
@@ -187,6 +189,7 @@ const SHOULD_HAPPEN: [&str; 74] = [
     "start: table does not check",
     "start: torn definitions cut off",
     "start: torn end cut off",
+    "start: unfinished group cut off",
     "starts cut off by a fault",
     "starts on a full disk",
 ];

@@ -7,6 +7,9 @@ use leveret::storage::{DiskFault, FlushJob, Helpers, KeeperJob};
 use super::{Storage, World};
 use crate::counts;
 
+/// A call of the disk that no run comes to.
+const NEVER: u64 = 1 << 60;
+
 /// The helpers' jobs that wait to be run.
 #[derive(Debug, Default)]
 pub(super) struct Jobs {
@@ -28,10 +31,35 @@ impl World {
     pub(super) fn run_flush(&mut self) {
         if let Some(job) = self.jobs.flush.pop_front() {
             self.note(|| "flush".to_owned());
+            let loses_power = self.loses_power();
+            if loses_power {
+                // Some call does nothing any more, and what was written before is not synced.
+                let call = *self.random.pick(&[1, 2, 2, 2, 2, 3, 4]);
+                self.storage.fail(call, DiskFault::Eio);
+            }
             let answer = job.run(&self.storage);
-            self.count_hits();
+            let is_cut = self.count_hits() && loses_power;
+            if loses_power {
+                self.storage.fail(NEVER, DiskFault::Eio);
+            }
+            if is_cut {
+                self.model.counts.add("power lost during a flush");
+                (self.is_over, self.is_power_lost) = (true, true);
+            }
             self.flush_answers.push_back(answer);
         }
+    }
+
+    /// Whether the power goes during this flush: more often when the octets of a transaction are
+    /// among those that are written.
+    fn loses_power(&mut self) -> bool {
+        let commits = self.model.counts.get("commits");
+        let before = std::mem::replace(&mut self.commits_flushed, commits);
+        if self.plan.restarts == 0 || self.is_disk_failing || self.is_over {
+            return false;
+        }
+        let one_in = if commits > before { 80 } else { 2000 };
+        self.random.one_in(one_in)
     }
 
     pub(super) fn run_keeper(&mut self) {

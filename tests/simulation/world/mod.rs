@@ -99,6 +99,10 @@ pub(crate) struct World {
     is_disk_full: bool,
     /// The run has ended this life.
     is_over: bool,
+    /// The power has gone in the middle of something.
+    is_power_lost: bool,
+    /// Transactions when the flusher was busy last.
+    commits_flushed: u64,
     trace: VecDeque<String>,
     steps: u64,
 }
@@ -171,6 +175,8 @@ impl World {
             is_disk_failing: false,
             is_disk_full: false,
             is_over: false,
+            is_power_lost: false,
+            commits_flushed: 0,
             trace: VecDeque::new(),
             steps: 0,
         }

@@ -6,10 +6,13 @@ use leveret::broker::Destination as EngineDestination;
 use leveret::engine::Engine;
 use leveret::storage::{DiskFault, Storage as _};
 
-use super::{Jobs, World, fresh_now};
+use super::{Jobs, Storage, World, fresh_now};
 use crate::operation::{Criteria, Kind};
 use crate::topology::{Binding, Destination, Exchange, QueueName, Topology};
 use crate::{disk, hear};
+
+/// Outcomes of a power loss in the middle of a flush that are looked at.
+const OUTCOMES: usize = 16;
 
 impl World {
     /// Says in the trace which records lie in each file.
@@ -36,13 +39,12 @@ impl World {
     pub(super) fn end_life(&mut self) {
         loop {
             let kind = self.random.below(3);
-            if kind == 0 {
+            if kind == 0 && !self.is_power_lost {
                 self.storage = self.storage.killed();
                 self.model.counts.add("kills");
                 self.note(|| "==== killed".to_owned());
             } else {
-                let seed = self.random.draw();
-                self.storage = self.storage.crash(seed);
+                self.storage = self.without_power();
                 self.model.counts.add("power losses");
                 self.note(|| "==== power is lost".to_owned());
             }
@@ -57,6 +59,21 @@ impl World {
                 return;
             }
         }
+    }
+
+    /// The disk after a power loss; where it came in the middle of a flush, of some outcomes the
+    /// first that ends inside a group.
+    fn without_power(&mut self) -> Storage {
+        let outcomes = if self.is_power_lost { OUTCOMES } else { 1 };
+        for _ in 1..outcomes {
+            let seed = self.random.draw();
+            let storage = self.storage.crash(seed);
+            if ends_inside_a_group(&storage) {
+                return storage;
+            }
+        }
+        let seed = self.random.draw();
+        self.storage.crash(seed)
     }
 
     /// Removes or damages a file that another stands in for: that costs nothing.
@@ -105,6 +122,7 @@ impl World {
         self.flush_answers.clear();
         self.keep_answers.clear();
         (self.is_disk_failing, self.is_disk_full, self.is_over) = (false, false, false);
+        self.is_power_lost = false;
         self.model.crash();
         self.apply_damage();
         self.model.lost_by_damage.clear();
@@ -266,4 +284,14 @@ impl World {
         }
         topology
     }
+}
+
+/// Whether more must follow the last record of the log.
+fn ends_inside_a_group(storage: &Storage) -> bool {
+    let names = storage.list().unwrap_or_default().into_iter();
+    let segments = names.filter(|(name, _)| disk::is_of_kind(name, "seg"));
+    let records =
+        segments.flat_map(|(name, _)| disk::records(&storage.contents(&name).unwrap_or_default()));
+    let last = records.max_by_key(|record| record.lsn);
+    last.is_some_and(|record| record.more)
 }

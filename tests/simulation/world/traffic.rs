@@ -92,6 +92,16 @@ impl World {
                 break;
             }
             self.model.counts.add("removals in slices");
+            // The first slices may be on the disk while the last are not done.
+            if self.random.one_in(2) {
+                self.run_flush();
+                self.answer();
+            }
+            if self.plan.restarts > 0 && self.random.one_in(30) {
+                self.model.counts.add("ended between slices of bindings");
+                self.is_over = true;
+                break;
+            }
             self.end_turn();
         }
         received.consumed > 0
