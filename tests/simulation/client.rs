@@ -75,6 +75,8 @@ pub(crate) struct Shared {
     pub(crate) next_consumer: u64,
     /// One message in so many is large.
     pub(crate) large_one_in: u64,
+    /// How often a transaction ends.
+    pub(crate) commit_one_in: u64,
     /// How often a client does what it should not.
     pub(crate) hostile_one_in: u64,
     /// `if_empty` may be asked.
@@ -233,7 +235,7 @@ impl Client {
                 _ => Operation::TxSelect,
             });
         }
-        if channel.mode == Mode::Tx && random.one_in(6) {
+        if channel.mode == Mode::Tx && random.one_in(shared.commit_one_in) {
             return Some(if random.one_in(4) {
                 Operation::TxRollback
             } else {

@@ -145,9 +145,9 @@ impl<S: Storage> Opening<'_, S> {
             aside::keep(self.storage, aside, &copy[..read])
         });
         match copied {
-            Ok(is_new) => {
+            Ok((kept, is_new)) => {
                 self.recovery.account.kept_aside += u32::from(is_new);
-                format!("kept as {aside}")
+                format!("kept as {kept}")
             }
             Err(error) => format!("{aside} cannot be written: {error}"),
         }

@@ -242,6 +242,9 @@ impl Model {
         // Nothing else of it surely went to the log, and without that the answer may stand for an
         // earlier batch.
         let logged = group.added.len() + group.settled.len();
+        if logged > 4 {
+            self.counts.add("large commits");
+        }
         if logged > 1 {
             self.groups.push(group);
         }

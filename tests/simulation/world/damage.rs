@@ -507,7 +507,7 @@ fn is_kept_aside(
     names.iter().any(|(aside, _)| {
         let offset = aside
             .strip_prefix(&prefix)
-            .and_then(|it| it.parse::<usize>().ok());
+            .and_then(|it| it.split('.').next()?.parse::<usize>().ok());
         let contents = storage.contents(aside).unwrap_or_default();
         offset
             .and_then(|offset| contents.get(range.start.checked_sub(offset)?..range.end - offset))

@@ -50,15 +50,15 @@ impl World {
         }
     }
 
-    /// Whether the power goes during this flush: more often when the octets of a transaction are
-    /// among those that are written.
+    /// Whether the power goes during this flush: more often when the octets of a large transaction
+    /// are among those that are written.
     fn loses_power(&mut self) -> bool {
-        let commits = self.model.counts.get("commits");
+        let commits = self.model.counts.get("large commits");
         let before = std::mem::replace(&mut self.commits_flushed, commits);
         if self.plan.restarts == 0 || self.is_disk_failing || self.is_over {
             return false;
         }
-        let one_in = if commits > before { 80 } else { 2000 };
+        let one_in = if commits > before { 15 } else { 2000 };
         self.random.one_in(one_in)
     }
 

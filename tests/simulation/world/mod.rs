@@ -101,7 +101,7 @@ pub(crate) struct World {
     is_over: bool,
     /// The power has gone in the middle of something.
     is_power_lost: bool,
-    /// Transactions when the flusher was busy last.
+    /// Large transactions when the flusher was busy last.
     commits_flushed: u64,
     trace: VecDeque<String>,
     steps: u64,
@@ -146,6 +146,7 @@ impl World {
         let engine = Engine::open(storage.clone(), &config, now, random.draw())
             .expect("an empty directory opens");
         let large_one_in = *random.pick(&[40, 400, 4000]);
+        let commit_one_in = *random.pick(&[6, 6, 30]);
         let hostile_one_in = *random.pick(&[100, 400, 4000]);
         let mut model = Model::new();
         model.large_octets_min = config.limits.large_body_octets_min;
@@ -166,6 +167,7 @@ impl World {
                 next_message: 1,
                 next_consumer: 1,
                 large_one_in,
+                commit_one_in,
                 hostile_one_in,
                 is_exact: true,
             },
