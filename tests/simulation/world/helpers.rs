@@ -58,7 +58,7 @@ impl World {
         if self.plan.restarts == 0 || self.is_disk_failing || self.is_over {
             return false;
         }
-        let one_in = if commits > before { 15 } else { 2000 };
+        let one_in = if commits > before { 3 } else { 2000 };
         self.random.one_in(one_in)
     }
 
