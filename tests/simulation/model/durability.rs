@@ -183,6 +183,11 @@ impl Model {
             let entry = queue.entries.remove(&sequence).expect("found above");
             queue.by_message.remove(&message);
             queue.gone.insert(message, (sequence, entry));
+            if is_hit {
+                // That it is lost was found in this life; should the next begin before that is on
+                // the disk, it is found once more.
+                queue.unsettled.insert(message);
+            }
             if was_required {
                 self.lost_by_damage.push(message);
             }
