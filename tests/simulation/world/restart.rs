@@ -101,6 +101,12 @@ impl World {
         };
         self.note(|| format!("{what} ({name})"));
         self.model.counts.add(what);
+        if name == checkpoint {
+            // A kill may have come before the copy's sync: then it is no copy yet for a disk that
+            // loses power, too.
+            let copy = self.storage.open(spare).expect("it is there");
+            self.storage.sync(&copy).expect("nothing fails yet");
+        }
         if is_removed {
             self.storage.remove(&name).expect("it is there");
             self.storage.sync_dir().expect("nothing fails yet");
