@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
+use super::peer::ends_shown;
 use super::plant::Plant;
-use super::view::ends_shown;
 use crate::auth::sasl::{self, SaslError};
 use crate::broker::session::Session;
 use crate::broker::{

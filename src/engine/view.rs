@@ -5,12 +5,11 @@
 //! that a slot which has changed hands is passed over. Bindings have two parts: the ones that
 //! every queue has with the default exchange, by the queue's slot, and the others.
 
-use std::net::SocketAddr;
-
 use slab::Slab;
 
+use super::peer::{Peer, ends, shown};
 use super::sample::Depth;
-use super::{ConnectionId, Engine, Peer};
+use super::{ConnectionId, Engine};
 use crate::admin::{
     Admin, AdminAnswer, AdminCommand, BindingRow, ChannelRow, Churn, ConnectionName, ConnectionRow,
     ConsumerRow, Counter, Cursor, DestinationKind, ExchangeRow, HttpId, ListenerRow, MessageStats,
@@ -85,23 +84,6 @@ impl Facts {
     }
 }
 
-impl Peer {
-    /// `127.0.0.1:49330 -> 127.0.0.1:5672`
-    pub(super) fn name(&self) -> String {
-        ends_shown((self.address, self.local))
-    }
-}
-
-/// The name of the connection between two ends, the client's first.
-pub(super) fn ends_shown((peer, local): (SocketAddr, SocketAddr)) -> String {
-    format!("{} -> {}", shown(peer), shown(local))
-}
-
-/// An address as people know it: one of IPv4 that came through a socket of IPv6 is itself again.
-fn shown(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
-}
-
 /// Finds its way through a slab: rows from a cursor on, within bounds.
 struct Walk {
     from: Cursor,
@@ -162,11 +144,11 @@ impl<S: Storage> Admin for Engine<S> {
             stats: self.message_stats(),
             churn: self.churn(),
             memory_octets: facts.figures.memory_octets,
-            memory_limit_octets: self.memory_limit_octets.unwrap_or(0),
-            memory_alarm: self.is_memory_high,
+            memory_limit_octets: self.alarms.memory_limit_octets.unwrap_or(0),
+            memory_alarm: self.alarms.is_memory_high,
             disk_free_octets: self.plant.store.free_octets(),
             disk_free_limit_octets: facts.disk_free_octets_min,
-            disk_alarm: self.is_disk_low,
+            disk_alarm: self.alarms.is_disk_low,
             descriptors: facts.figures.descriptors,
             descriptors_max: facts.figures.descriptors_max,
             sockets: self.peers.len() as u64 + facts.figures.http_connections,
@@ -621,18 +603,6 @@ impl<S: Storage> Engine<S> {
             generation: peer.generation,
         })
     }
-}
-
-impl Peer {
-    fn ends(&self) -> (SocketAddr, SocketAddr) {
-        (shown(self.address), shown(self.local))
-    }
-}
-
-/// Both ends that the name of a connection tells.
-fn ends(name: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
-    let (peer, local) = std::str::from_utf8(name).ok()?.split_once(" -> ")?;
-    Some((peer.parse().ok()?, local.parse().ok()?))
 }
 
 fn connection_name<'a>(peer: &Peer, name: &'a str) -> ConnectionName<'a> {

@@ -1,6 +1,7 @@
 //! Long work in slices, and publishers that are stopped.
 
 use super::*;
+use crate::broker;
 use crate::connection::Pause;
 use crate::wire::method::exchange;
 
