@@ -34,17 +34,19 @@ struct Notes<'a, S: Storage> {
     jobs: &'a mut VecDeque<Job<S>>,
     events: &'a mut VecDeque<Event>,
     counters: &'a mut Counters,
-    /// Where the record lies that is read, with the end of its segment; none in the arena.
-    record: Option<(u64, Stretch)>,
     asked_aside: &'a mut Option<(u32, u64)>,
     now_s: u32,
 }
 
 impl<S: Storage> Notes<'_, S> {
-    fn lost<'r>(self, at: MessageRef, why: &str) -> Read<'r> {
+    /// Tells that a message is lost.
+    ///
+    /// * `record`: where its record lies and where those of its segment end, if it lies in one.
+    #[cold]
+    fn lost<'r>(&mut self, at: MessageRef, record: Option<(Stretch, u64)>, why: &str) -> Read<'r> {
         self.counters.lost += 1;
         let MessageRef { segment, place } = at;
-        if let Some((used, stretch)) = self.record {
+        if let Some((stretch, used)) = record {
             let asked = self.asked_aside.filter(|asked| asked.0 == segment);
             // Its segment may be given back as soon as nobody needs what is lost.
             if asked.is_none_or(|(_, end)| !stretch.begins_before(end)) {
@@ -88,11 +90,10 @@ impl<S: Storage> Store<S> {
             asked_aside,
             ..
         } = self;
-        let notes = Notes {
+        let mut notes = Notes {
             jobs,
             events,
             counters,
-            record: None,
             asked_aside,
             now_s,
         };
@@ -119,20 +120,15 @@ impl<S: Storage> Store<S> {
                     match slot.file.file.get() {
                         Some((_, map)) => {
                             let end = slot.offset + octets;
-                            read_map(
-                                map,
-                                *spill_seed,
-                                slot.offset + offset,
-                                end,
-                                at,
-                                scratch,
-                                notes,
-                            )
+                            match read_map(map, *spill_seed, slot.offset + offset, end, scratch) {
+                                Ok(stored) => Read::Here(stored),
+                                Err(why) => notes.lost(at, None, why),
+                            }
                         }
-                        None => notes.lost(at, "its spill file is gone"),
+                        None => notes.lost(at, None, "its spill file is gone"),
                     }
                 }
-                None => notes.lost(at, "its block is gone"),
+                None => notes.lost(at, None, "its block is gone"),
             };
         }
         if let Some(octets) = tail.find(at.segment, offset)
@@ -141,8 +137,8 @@ impl<S: Storage> Store<S> {
             return Read::Here(stored);
         }
         match segments.get_mut(at.segment) {
-            Some(segment) => read_segment(segment, at, scratch, notes),
-            None => notes.lost(at, "its segment is gone"),
+            Some(segment) => read_segment(segment, at, scratch, &mut notes),
+            None => notes.lost(at, None, "its segment is gone"),
         }
     }
 
@@ -185,10 +181,10 @@ fn read_segment<'a, S: Storage>(
     segment: &'a mut Segment<S>,
     at: MessageRef,
     scratch: &'a mut Vec<u8>,
-    mut notes: Notes<'_, S>,
+    notes: &mut Notes<'_, S>,
 ) -> Read<'a> {
     let Some(offset) = segment.offset_of(at.place) else {
-        return notes.lost(at, "it was not live when the segment was rewritten");
+        return notes.lost(at, None, "it was not live when the segment was rewritten");
     };
     let Segment {
         number,
@@ -200,7 +196,6 @@ fn read_segment<'a, S: Storage>(
         ..
     } = segment;
     let (number, used) = (*number, *used);
-    notes.record = Some((used, Stretch::from_record(offset, *rewritten)));
     let mut ask = |warmth: &mut Warmth, map: Option<&Arc<S::Map>>| {
         if let Some(range) = warmth.ask(offset, used, READ_AHEAD_GRANULES, notes.now_s) {
             notes.jobs.push_back(Job::Populate {
@@ -238,60 +233,63 @@ fn read_segment<'a, S: Storage>(
         notes.counters.cold_reads += 1;
         return Read::Cold;
     }
-    match header {
-        Some(header) => read_payload(&**map, header, *seed, offset..used, at, scratch, notes),
-        None => notes.lost(at, "its header is damaged"),
+    match message_behind(&**map, header, *seed, offset..used, scratch) {
+        Ok(stored) => Read::Here(stored),
+        Err(why) => {
+            let stretch = Stretch::from_record(offset, *rewritten);
+            notes.lost(at, Some((stretch, used)), why)
+        }
     }
 }
 
-/// Reads and checks a message that is in memory.
-fn read_map<'a, S: Storage, M: Map>(
+/// Reads and checks a message of a spill file.
+///
+/// # Errors
+/// Why it is lost.
+fn read_map<'a, M: Map>(
     map: &'a M,
     seed: Seed,
     offset: u64,
     end: u64,
-    at: MessageRef,
     scratch: &'a mut Vec<u8>,
-    notes: Notes<'_, S>,
-) -> Read<'a> {
+) -> Result<StoredMessage<'a>, &'static str> {
     let header = map.octets(offset..offset + HEADER_OCTETS as u64, scratch);
     let header = header
         .ok()
         .and_then(|octets| RecordHeader::decode(octets, seed));
-    match header {
-        Some(header) => read_payload(map, header, seed, offset..end, at, scratch, notes),
-        None => notes.lost(at, "its header is damaged"),
-    }
+    message_behind(map, header, seed, offset..end, scratch)
 }
 
-/// Reads and checks the message behind a header that was checked.
+/// Reads and checks the message behind a header.
 ///
+/// * `header`: none when it did not check.
 /// * `range`: from the start of its record to where records end.
-fn read_payload<'a, S: Storage, M: Map>(
+///
+/// # Errors
+/// Why it is lost. Where it lies is left to the caller: that would be carried along with every
+/// message that is not.
+#[inline]
+fn message_behind<'a, M: Map>(
     map: &'a M,
-    header: RecordHeader,
+    header: Option<RecordHeader>,
     seed: Seed,
     range: Range<u64>,
-    at: MessageRef,
     scratch: &'a mut Vec<u8>,
-    notes: Notes<'_, S>,
-) -> Read<'a> {
+) -> Result<StoredMessage<'a>, &'static str> {
+    let header = header.ok_or("its header is damaged")?;
     let start = range.start + HEADER_OCTETS as u64;
     let payload_end = start + u64::from(header.length);
     if payload_end > range.end {
-        return notes.lost(at, "its length is damaged");
+        return Err("its length is damaged");
     }
-    let Ok(payload) = map.octets(start..payload_end, scratch) else {
-        return notes.lost(at, "its file is too short");
-    };
+    let payload = map.octets(start..payload_end, scratch);
+    let payload = payload.map_err(|_| "its file is too short")?;
     if seed.payload_crc(payload) != header.payload_crc {
-        return notes.lost(at, "its payload is damaged");
+        return Err("its payload is damaged");
     }
-    let stored = MessagePayload::new(header.kind, payload).and_then(|payload| payload.message());
-    match stored {
-        Some(stored) => Read::Here(stored),
-        None => notes.lost(at, "its record is not a message"),
-    }
+    MessagePayload::new(header.kind, payload)
+        .and_then(|payload| payload.message())
+        .ok_or("its record is not a message")
 }
 
 /// The message whose record starts at the start of `octets`.
