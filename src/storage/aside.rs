@@ -8,6 +8,11 @@ use super::files::{Storage, read_up_to_at, write_all_at};
 /// Files that are kept of one place, where one octet after the other is damaged.
 const FILES_MAX: u32 = 100;
 
+/// Whether a file of this name holds octets that were kept aside.
+pub(super) fn is_aside(name: &str) -> bool {
+    name.contains(".damaged") && !name.ends_with(NEW_SUFFIX)
+}
+
 /// Keeps `octets` under the name `aside`, with a number behind it when others lie there: what is
 /// rewritten may be hit again at the same offset. They are on stable storage before anything is
 /// done to the place that they come from. Their name, and whether they were not kept before. Blocks.

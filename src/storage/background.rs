@@ -216,6 +216,13 @@ impl<S: Storage> Store<S> {
         let seed = Seed(self.next_random());
         let (mut dead, mut kept) = (Vec::new(), Vec::new());
         let filling = self.filling.map(|filling| filling.number);
+        // The next start expects the last segment to go as far as the checkpoint does: what is not
+        // there of it was damaged. So it stays, whether anything lives in it or not.
+        let is_begun = |number: &u32| {
+            let segment = self.segments.get(*number);
+            segment.is_some_and(|it| it.first_lsn <= covers_lsn)
+        };
+        let last = self.segments.numbers().into_iter().rfind(is_begun);
         for number in self.segments.numbers() {
             let Some(segment) = self.segments.get(number) else {
                 continue;
@@ -223,7 +230,8 @@ impl<S: Storage> Store<S> {
             let gone = segment.live_entries == 0
                 && segment.stage == Stage::Indexed
                 && !segment.compacting
-                && Some(number) != filling;
+                && Some(number) != filling
+                && Some(number) != last;
             if gone {
                 dead.push(number);
             } else if segment.first_lsn <= covers_lsn {

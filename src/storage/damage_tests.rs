@@ -264,6 +264,56 @@ fn damage_to_the_head_of_the_last_record_of_a_segment_is_told_and_kept() {
     assert!(rewritten > 0 && as_written > 0, "{rewritten} {as_written}");
 }
 
+/// Only the checkpoint knows that there was one.
+#[test]
+fn damage_to_the_head_of_the_last_record_of_the_log_is_told_and_kept() {
+    let mut bench = filled();
+    bench.append(1, 301, &body_of(301));
+    bench.store.checkpoint();
+    for _ in 0..4 {
+        bench.settle_down();
+    }
+    let (name, records) = in_last_segment(&bench.disk);
+    let (sequence, start, end) = *records.last().expect("many");
+    assert_eq!(sequence, 301);
+    let octets = bench.disk.contents(&name).expect("there");
+    assert!(octets[end..].iter().all(|&octet| octet == 0));
+    for octet in [start, start + 6, start + 15, start + 17] {
+        let disk = bench.disk.killed();
+        assert!(disk.flip(&name, octet, 1));
+        let mut after = Bench::open(disk);
+        let report = after.recovery.report.clone();
+        assert_eq!(after.recovery.lost_records, 1, "{octet}: {report:?}");
+        assert!(report[0].contains(&name), "{report:?}");
+        assert_eq!(readable(&mut after), live());
+        let aside = format!("{name}.damaged-{start}");
+        let kept = after.disk.contents(&aside).expect("kept aside");
+        assert_eq!(kept.len(), end - start);
+        // What comes next is found again behind it.
+        after.append(1, 302, &body_of(302));
+        after.settle_down();
+        let mut again = Bench::open(after.disk.killed());
+        assert_eq!(readable(&mut again).last(), Some(&302));
+        assert_eq!(
+            again.recovery.lost_records, 0,
+            "{:?}",
+            again.recovery.report
+        );
+    }
+    // What was written and is zeros: nothing is there to be kept.
+    let disk = bench.disk.killed();
+    disk.put(
+        &name,
+        &[&octets[..start], &vec![0; octets.len() - start]].concat(),
+    );
+    let after = Bench::open(disk);
+    assert_eq!(
+        after.recovery.lost_records, 1,
+        "{:?}",
+        after.recovery.report
+    );
+}
+
 /// What is left of it was flushed, and confirmed.
 #[test]
 fn a_group_whose_last_record_is_damaged_takes_nothing_along() {

@@ -349,6 +349,17 @@ impl MemoryStorage {
         true
     }
 
+    /// The files there are and their octets, by name: to look on, so it never fails and is no call
+    /// that a fault could hit.
+    pub fn names(&self) -> Vec<(String, u64)> {
+        let disk = locked(&self.disk);
+        let octets = |inode: &Mutex<Inode>| locked(inode).octets.len() as u64;
+        let names = disk.names.iter();
+        names
+            .map(|(name, inode)| (name.clone(), octets(inode)))
+            .collect()
+    }
+
     /// The octets of a file, if there is one.
     pub fn contents(&self, name: &str) -> Option<Vec<u8>> {
         let disk = locked(&self.disk);
@@ -481,11 +492,8 @@ impl Storage for MemoryStorage {
         let mut disk = locked(&self.disk);
         let fault = disk.call("list", Of::Nothing);
         whole(fault)?;
-        let octets = |inode: &Mutex<Inode>| locked(inode).octets.len() as u64;
-        let names = disk.names.iter();
-        Ok(names
-            .map(|(name, inode)| (name.clone(), octets(inode)))
-            .collect())
+        drop(disk);
+        Ok(self.names())
     }
 
     fn sync_dir(&self) -> io::Result<()> {

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use super::aside;
 use super::checkpoint::{self, Found};
 use super::definitions;
 use super::files::{Map, Storage, read_up_to_at};
@@ -47,7 +48,7 @@ pub fn survey<S: Storage>(storage: &S, out: &mut dyn Write) -> io::Result<Survey
                 out,
                 "{name}: a large body, {octets} octets with its checksums"
             )?;
-        } else if name.contains(".damaged") {
+        } else if aside::is_aside(name) {
             writeln!(
                 out,
                 "{name}: {octets} octets that could not be read and were kept aside"

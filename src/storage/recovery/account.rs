@@ -34,6 +34,8 @@ pub struct Account {
     pub damaged_places: u32,
     /// Files in which damaged octets are kept from now on.
     pub kept_aside: u32,
+    /// Files in which damaged octets have been kept since an earlier run.
+    pub lie_aside: u32,
     /// Large bodies that live messages have.
     pub large_bodies: u32,
     /// Files of large bodies that nobody needs; they are removed.
@@ -75,6 +77,10 @@ impl fmt::Display for Account {
             ),
             (u64::from(self.damaged_places), "damaged places"),
             (u64::from(self.kept_aside), "kept aside"),
+            (
+                u64::from(self.lie_aside),
+                "files with damage of earlier runs",
+            ),
             (u64::from(self.tables_damaged), "tables damaged"),
             (u64::from(self.segments_unreadable), "segments unreadable"),
             (u64::from(self.segments_missing), "segments missing"),

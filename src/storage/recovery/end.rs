@@ -19,7 +19,7 @@ impl<S: Storage> Opening<'_, S> {
             .unwrap_or_default();
         let marks = self.segments.values().map(FoundSegment::stable_lsn).max();
         let stable_lsn = marks.unwrap_or(0).max(head.stable_lsn).max(head.covers_lsn);
-        let problems = self.problems(checkpoint);
+        let problems = self.problems(checkpoint, stable_lsn);
         let torn = problems
             .iter()
             .find(|problem| problem.last_lsn > stable_lsn);
@@ -71,7 +71,7 @@ impl<S: Storage> Opening<'_, S> {
     }
 
     /// Stretches of numbers that cannot be read, ascending.
-    fn problems(&self, checkpoint: Option<&Checkpoint>) -> Vec<Problem> {
+    fn problems(&self, checkpoint: Option<&Checkpoint>, stable_lsn: u64) -> Vec<Problem> {
         let mut problems = Vec::new();
         let mut expected = checkpoint.map(|checkpoint| checkpoint.head.covers_lsn + 1);
         let mut before: Option<(u32, &FoundSegment<S>)> = None;
@@ -104,6 +104,8 @@ impl<S: Storage> Opening<'_, S> {
                 expected = Some(found.last_lsn() + 1);
             }
         }
+        // The last segment is the one that was being filled, or nothing was written behind it.
+        problems.extend(before.and_then(|(number, last)| unread_end(number, last, stable_lsn + 1)));
         problems.sort_by_key(|problem| problem.first_lsn);
         problems
     }

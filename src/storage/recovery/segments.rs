@@ -1,7 +1,6 @@
 //! Which segments there are, and what each holds: by its index, or record by record.
 
 use super::{Content, FoundSegment, Opening, unreadable};
-use crate::storage::StorageError;
 use crate::storage::checkpoint::Checkpoint;
 use crate::storage::compaction::{self, Table};
 use crate::storage::files::{Map, Storage, read_up_to_at};
@@ -9,6 +8,7 @@ use crate::storage::index::Index;
 use crate::storage::record_codec::{FORMAT_VERSION, SEGMENT_START, SegmentHeader};
 use crate::storage::scan::{Scope, Summary};
 use crate::storage::segment::{number_in, segment_name};
+use crate::storage::{StorageError, aside};
 
 impl<S: Storage> Opening<'_, S> {
     /// Finds the segments and what they hold.
@@ -19,6 +19,10 @@ impl<S: Storage> Opening<'_, S> {
             .map_err(unreadable("the data directory"))?;
         self.names = names.iter().map(|(name, _)| name.clone()).collect();
         self.names.sort_unstable();
+        let aside = self.names.iter().filter(|name| aside::is_aside(name));
+        let aside = aside.count() as u32;
+        let account = &mut self.recovery.account;
+        account.lie_aside = aside.saturating_sub(account.kept_aside);
         let mut numbers: Vec<_> = names
             .iter()
             .filter_map(|(name, octets)| Some((number_in(name, ".seg")?, *octets)))

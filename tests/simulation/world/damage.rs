@@ -108,7 +108,7 @@ impl World {
             .into_iter()
             .find_map(|name| disk::checkpoint(&contents(name)?))
             .unwrap_or_default();
-        let names = self.storage.list().unwrap_or_default();
+        let names = self.storage.names();
         let mut segments = Vec::new();
         for (name, _) in names
             .into_iter()
@@ -414,6 +414,22 @@ impl World {
         }
     }
 
+    /// What was kept aside right before a crash nobody may have had the time to tell: the start
+    /// says how many such files there are.
+    fn hear_of_what_lies_aside(&mut self) {
+        let told = self.engine.recovered().lie_aside;
+        for damage in self.damages.iter_mut().filter(|it| !it.is_named) {
+            let Some((range, octets)) = &damage.record else {
+                continue;
+            };
+            if told > 0 && is_kept_aside(&self.storage, &damage.file, range, octets) {
+                damage.is_named = true;
+                let what = "start: told of what an earlier run has kept aside";
+                self.model.counts.add(what);
+            }
+        }
+    }
+
     /// What a start that fails has told needs not be told by the next.
     pub(super) fn hear_of_a_failed_start(&mut self) {
         self.hear();
@@ -426,6 +442,7 @@ impl World {
     /// missed.
     pub(super) fn check_start(&mut self, is_disturbed: bool) {
         self.hear();
+        self.hear_of_what_lies_aside();
         let lost = self.engine.lost_records();
         let hit: u64 = self.damages.iter().map(|it| it.records).sum();
         assert!(
@@ -503,7 +520,7 @@ fn is_kept_aside(
     octets: &[u8],
 ) -> bool {
     let prefix = format!("{name}.damaged-");
-    let names = storage.list().unwrap_or_default();
+    let names = storage.names();
     names.iter().any(|(aside, _)| {
         let offset = aside
             .strip_prefix(&prefix)

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use leveret::storage::Storage as _;
-
 use super::{HEARTBEAT_OCTETS, World, send};
 use crate::disk;
 use crate::operation::Operation;
@@ -88,7 +86,7 @@ impl World {
 
     /// Files of large bodies, by name.
     pub(super) fn bodies(&self) -> BTreeSet<String> {
-        let names = self.storage.list().unwrap_or_default().into_iter();
+        let names = self.storage.names().into_iter();
         names
             .map(|(name, _)| name)
             .filter(|name| disk::is_of_kind(name, "body"))

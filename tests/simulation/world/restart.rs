@@ -20,7 +20,7 @@ impl World {
         if !self.plan.is_traced {
             return;
         }
-        for (name, octets) in self.storage.list().unwrap_or_default() {
+        for (name, octets) in self.storage.names() {
             let contents = self.storage.contents(&name).unwrap_or_default();
             let records = disk::records(&contents);
             let (first, last) = (records.first(), records.last());
@@ -78,7 +78,7 @@ impl World {
 
     /// Removes or damages a file that another stands in for: that costs nothing.
     fn lose_what_can_be_lost(&mut self) {
-        let names = self.storage.list().unwrap_or_default();
+        let names = self.storage.names();
         let indexes = names.iter().filter(|(name, _)| name.contains(".idx"));
         let indexes: Vec<String> = indexes.map(|(name, _)| name.clone()).collect();
         let (checkpoint, spare) = ("checkpoint", "checkpoint.spare");
@@ -294,7 +294,7 @@ impl World {
 
 /// Whether more must follow the last record of the log.
 fn ends_inside_a_group(storage: &Storage) -> bool {
-    let names = storage.list().unwrap_or_default().into_iter();
+    let names = storage.names().into_iter();
     let segments = names.filter(|(name, _)| disk::is_of_kind(name, "seg"));
     let records =
         segments.flat_map(|(name, _)| disk::records(&storage.contents(&name).unwrap_or_default()));
