@@ -5,17 +5,17 @@ use std::io;
 
 use super::StorageError;
 use super::definitions::RewrittenDefinitions;
-use super::files::Storage;
-use super::jobs::{Answer, PreparedFile};
-use super::pages::{Arrived, IndexPart};
+use super::event::Event;
+use super::files::{Storage, is_full};
+use super::jobs::{Answer, AnswerKind, PreparedFile};
 use super::record_codec::Seed;
 use super::segment::segment_name;
-use super::store::{Event, RETRY_US, Store, is_full};
+use super::store::Store;
 use crate::broker::Batch;
-use crate::broker::ready::PageId;
-use crate::broker::record::QueueId;
 use crate::clock::Now;
-use crate::message::Entry;
+
+/// How often what failed for lack of space is tried again.
+pub(super) const RETRY_US: u64 = 1_000_000;
 
 impl<S: Storage> Store<S> {
     /// Has the definitions file written anew when most of it is outdated.
@@ -63,6 +63,88 @@ impl<S: Storage> Store<S> {
             self.disk_full = false;
             self.tell_alarm();
         }
+    }
+
+    /// Passes an answer on to whom it concerns.
+    pub(super) fn take_answer(&mut self, answer: AnswerKind<S>) {
+        match answer {
+            AnswerKind::Flushed { batch, result } => self.batch_flushed(batch, result),
+            AnswerKind::NoRoom { job } => {
+                self.is_flush_refused = true;
+                self.refused_flush = Some(job);
+                self.no_room();
+            }
+            AnswerKind::Prepared { number, result } => self.segment_prepared(number, result),
+            AnswerKind::Populated {
+                target,
+                range,
+                map,
+                result,
+            } => self.populated(target, range, map, result),
+            AnswerKind::Spilled { block, result } => {
+                self.space_result(&result);
+                let now_s = self.now_s();
+                self.arena.spilled(block, result.is_ok(), now_s);
+            }
+            AnswerKind::PageWritten { page, crc, result } => {
+                self.space_result(&result);
+                self.pages.written(page, crc, result.is_ok());
+            }
+            AnswerKind::PagesRead(pages) => {
+                for (page, result) in pages {
+                    self.page_read(page, result);
+                }
+            }
+            AnswerKind::PartRead {
+                page,
+                result,
+                damage,
+            } => {
+                self.tell_damage(damage);
+                self.page_read(page, result);
+            }
+            AnswerKind::Indexed { number, result } => self.segment_indexed(number, result),
+            AnswerKind::Scrubbed { number, result } => self.scrubbed(number, result),
+            AnswerKind::KeptAside { number, result } => self.kept_aside(number, result),
+            AnswerKind::CheckpointWritten(result) => self.checkpoint_written(result),
+            AnswerKind::Compacted {
+                number,
+                result,
+                damage,
+            } => self.compacted(number, result, damage),
+            AnswerKind::Removed(result) => {
+                if let Err(error) = result {
+                    let line = format!("cannot remove a file that is not needed: {error}");
+                    self.events.push_back(Event::Damage(line));
+                }
+            }
+            AnswerKind::DefinitionsRewritten(result) => self.definitions_rewritten(result),
+            AnswerKind::LargeWritten { write, result } => self.large_written(write, result),
+            AnswerKind::LargeRead {
+                handle,
+                offset,
+                octets,
+                result,
+            } => self.stretch_read(&handle, offset, octets, result),
+            AnswerKind::FreeSpace(result) => {
+                self.free_octets = result.ok();
+                let low = |octets| octets < self.config.disk_free_octets_min;
+                self.disk_low = self.free_octets.is_some_and(low);
+                self.tell_alarm();
+            }
+        }
+    }
+
+    /// New space could not be had: publishers pause, and it is tried again.
+    pub(super) fn no_room(&mut self) {
+        self.disk_full = true;
+        self.retry_at = Some(self.now.after_us(RETRY_US));
+        self.tell_alarm();
+    }
+
+    pub(super) fn now_s(&self) -> u32 {
+        // One ahead, so that zero is always in the past.
+        (self.now.monotonic_us / 1_000_000) as u32 + 1
     }
 
     pub(super) fn batch_flushed(&mut self, batch: u64, result: Result<(), StorageError>) {
@@ -144,82 +226,6 @@ impl<S: Storage> Store<S> {
                     &error,
                 ));
             }
-        }
-    }
-
-    pub(super) fn page_read(&mut self, page: u64, result: io::Result<Vec<Entry>>) {
-        let part = self.pages.part_of(page);
-        let result = match (part, result) {
-            (Some(part), Ok(entries)) => {
-                let entries = self.revive(part.queue, entries);
-                self.settle_missing(part, &entries);
-                Ok(entries)
-            }
-            (Some(part), Err(error)) => {
-                let name = segment_name(part.segment);
-                let line = format!("{name}: entries of a queue cannot be read: {error}");
-                self.events.push_back(Event::Damage(line));
-                Ok(Vec::new())
-            }
-            (None, result) => result,
-        };
-        match result {
-            Ok(entries) => match self.pages.arrived(page, entries) {
-                Arrived::Loaded => self.events.push_back(Event::PageLoaded(PageId(page))),
-                Arrived::Release(entries) => {
-                    for entry in entries {
-                        self.release(entry);
-                    }
-                }
-                Arrived::Nothing => {}
-            },
-            // The log still has what the page held: a restart brings it back.
-            Err(error) => self.fail(StorageError::new("cannot read", "the page file", &error)),
-        }
-    }
-
-    /// Entries of a recovered queue as the queue wants them: without those that are settled.
-    pub(super) fn revive(&mut self, queue: QueueId, mut entries: Vec<Entry>) -> Vec<Entry> {
-        let Some(ledger) = self.ledgers.get_mut(queue) else {
-            return Vec::new();
-        };
-        entries.retain(|entry| !ledger.settled.contains(entry.sequence()));
-        for entry in &mut entries {
-            if ledger
-                .redelivered_up_to
-                .is_some_and(|up_to| entry.sequence() <= up_to)
-            {
-                *entry = entry.with(Entry::REDELIVERED);
-            }
-        }
-        entries
-    }
-
-    /// Settles what should be among the live `entries` of a part of an index and is not: an index
-    /// that is made anew leaves out what does not check, and nobody else would ever let go of it.
-    fn settle_missing(&mut self, part: IndexPart, entries: &[Entry]) {
-        let IndexPart {
-            queue, first, last, ..
-        } = part;
-        let Some(ledger) = self.ledgers.get_mut(queue) else {
-            return;
-        };
-        let live = last + 1 - first - ledger.settled.count_in(first, last);
-        let missing = live.saturating_sub(entries.len() as u64);
-        if missing == 0 {
-            return;
-        }
-        self.counters.lost += missing;
-        let name = segment_name(part.segment);
-        let line = format!("{name}: {missing} messages of a queue are lost: they are damaged");
-        self.events.push_back(Event::Damage(line));
-        let mut next = first;
-        let ends = entries.iter().map(|entry| entry.sequence());
-        for sequence in ends.chain([last + 1]) {
-            if sequence > next {
-                self.settle_range(queue, next, sequence - 1);
-            }
-            next = sequence + 1;
         }
     }
 

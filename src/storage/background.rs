@@ -3,13 +3,16 @@
 
 use std::io;
 
+use super::answers::RETRY_US;
 use super::checkpoint::{Encoder, Head};
 use super::compaction::{Liveness, Rewritten};
+use super::event::Event;
 use super::files::Storage;
+use super::files::is_full;
 use super::jobs::{Helpers, Job, KeeperJob};
 use super::record_codec::Seed;
 use super::segment::{Stage, index_name, segment_name};
-use super::store::{Event, RETRY_US, Store, is_full};
+use super::store::Store;
 use crate::broker::Batch;
 use crate::broker::record::QueueId;
 use crate::clock::{Deadline, Now};

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use super::event::Event;
 use super::files::Storage;
 use super::jobs::{BlockWrite, FlushJob, Helpers, Job, KeeperJob};
 use super::record_codec::RecordKind;
-use super::store::{Event, Store};
+use super::store::Store;
 use crate::broker::Batch;
 use crate::clock::{Deadline, Now};
 use crate::planted::{Fault, planted};

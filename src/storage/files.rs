@@ -89,6 +89,14 @@ pub trait Map: Debug + Send + Sync + 'static {
     fn populate(&self, range: Range<u64>) -> io::Result<()>;
 }
 
+/// Whether an error says that there is no room.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}
+
 /// What files are kept in memory by.
 pub(super) const CACHE_PAGE_OCTETS: usize = 4096;
 

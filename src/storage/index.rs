@@ -123,7 +123,7 @@ pub(super) fn write<S: Storage>(
         });
         first_entry += entries.len() as u64;
     }
-    super::store::merge(&mut settlements);
+    super::settling::merge(&mut settlements);
     let mut index = Index {
         first_lsn: summary.first_lsn,
         last_lsn: summary.last_lsn,

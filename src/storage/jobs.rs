@@ -13,7 +13,7 @@ use super::checkpoint;
 use super::compaction::{self, Liveness, Rewritten, Sealed};
 use super::definitions::{self, DefinitionsWrite, RewrittenDefinitions};
 use super::files::{
-    CACHE_PAGE_OCTETS, Map, Storage, read_exact_at, write_all_at, write_all_padded_at,
+    CACHE_PAGE_OCTETS, Map, Storage, is_full, read_exact_at, write_all_at, write_all_padded_at,
 };
 use super::index;
 use super::large::{Gone, LargeHandle, LargeWrite};
@@ -22,7 +22,6 @@ use super::record_codec::{self as codec, RecordHeader, Seed};
 use super::scan::{Scope, Summary};
 use super::scrub::{self, Scrubbed, Stretch};
 use super::segment::{index_name, segment_name};
-use super::store::is_full;
 use super::tail::Block;
 use crate::message::Entry;
 use crate::planted::{Fault, planted};

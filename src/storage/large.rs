@@ -12,9 +12,10 @@ use std::sync::{Arc, OnceLock};
 use hashbrown::HashMap;
 
 use super::StorageError;
-use super::files::{Storage, read_exact_at, write_all_at};
+use super::event::Event;
+use super::files::{Storage, is_full, read_exact_at, write_all_at};
 use super::jobs::Job;
-use super::store::{Event, Store, is_full};
+use super::store::Store;
 use crate::broker::Batch;
 use crate::broker::record::QueueId;
 use crate::message::{Body, LargeBody, Message, MessageRef};

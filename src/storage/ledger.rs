@@ -113,6 +113,15 @@ impl Ledger {
             .filter(|&(_, from, end)| from <= end)
     }
 
+    /// How many of `first..=last` are not settled, by segment; segments without any are left out.
+    pub(super) fn live_in(&self, first: u64, last: u64) -> Vec<(u32, u64)> {
+        let live = |(segment, from, end)| {
+            let live = end - from + 1 - self.settled.count_in(from, end);
+            (live > 0).then_some((segment, live))
+        };
+        self.slices_in(first, last).filter_map(live).collect()
+    }
+
     /// Slices below the low-water mark hold nothing that is needed.
     fn forget_settled_slices(&mut self) {
         while self.slices.len() > 1 && self.slices[1].first <= self.settled.low() {

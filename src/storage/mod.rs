@@ -15,14 +15,17 @@
 //! `docs/storage-format.md` draws what is on disk.
 
 mod answers;
+mod appending;
 mod arena;
 mod aside;
 mod background;
 mod batches;
 mod checkpoint;
 mod compaction;
+mod config;
 mod definitions;
 mod entries;
+mod event;
 mod file_storage;
 mod files;
 mod filling;
@@ -34,6 +37,7 @@ mod ledger;
 mod map;
 mod memory;
 mod pages;
+mod paging;
 mod ranges;
 mod reading;
 pub mod record_codec;
@@ -41,10 +45,13 @@ mod recovery;
 mod scan;
 mod scrub;
 mod segment;
+mod settling;
 mod store;
 mod survey;
 mod tail;
 
+pub use config::StoreConfig;
+pub use event::Event;
 pub use file_storage::FileStorage;
 pub use files::{Map, Storage};
 pub use helpers::HelperThreads;
@@ -57,7 +64,7 @@ pub use ranges::RangeSet;
 pub use reading::Read;
 pub use record_codec::StoredMessage;
 pub use recovery::{Account, RecoveredQueue, Recovery};
-pub use store::{Counters, Event, Store, StoreConfig};
+pub use store::{Counters, Store};
 
 pub use survey::{Survey, survey};
 

@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use super::StoredMessage;
 use super::arena::Place;
+use super::event::Event;
 use super::files::{Map, Storage};
 use super::jobs::{Job, MapSource, Target};
 use super::record_codec::{HEADER_OCTETS, MessagePayload, RecordHeader, Seed};
 use super::scrub::Stretch;
 use super::segment::{GRANULE_OCTETS, Segment, WARM_S, Warmth, segment_name};
-use super::store::{Counters, Event, Store};
+use super::store::{Counters, Store};
 use crate::message::MessageRef;
 
 /// What [`Store::read`] found.

@@ -10,12 +10,13 @@ use std::io;
 
 use super::aside;
 use super::compaction::read_header;
+use super::event::Event;
 use super::files::{Storage, read_up_to_at};
 use super::jobs::Job;
 use super::record_codec::{ALIGNMENT, HEADER_OCTETS, RecordHeader, SEGMENT_START, Seed};
 use super::scan::next_header;
 use super::segment::{Stage, segment_name};
-use super::store::{Event, Store};
+use super::store::Store;
 use crate::clock::{Deadline, Now};
 
 /// Octets that are read at a time.
