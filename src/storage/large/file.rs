@@ -1,0 +1,172 @@
+//! The file of a large body.
+
+use std::io;
+use std::sync::{Arc, OnceLock};
+
+use crate::message::LargeBody;
+use crate::storage::files::{Storage, read_exact_at, write_all_at};
+
+/// Octets that have a checksum of their own.
+pub(super) const CHUNK_OCTETS: usize = 64 << 10;
+
+/// Name of the file of body `file`.
+pub(in crate::storage) fn body_name(file: u64) -> String {
+    format!("{file:016x}.body")
+}
+
+/// The number in the name of a body's file, if it is one.
+pub(in crate::storage) fn number_in_body_name(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(".body")?;
+    (digits.len() == 16)
+        .then(|| u64::from_str_radix(digits, 16).ok())?
+        .filter(|&file| body_name(file) == name)
+}
+
+/// The file of a large body. As long as a clone lives the body can be read, even if its message was
+/// settled meanwhile.
+#[derive(Clone, Debug)]
+pub struct LargeHandle<S: Storage>(Arc<LargeFile<S>>);
+
+#[derive(Debug)]
+struct LargeFile<S: Storage> {
+    body: LargeBody,
+    /// Whether it has a name: durable bodies do.
+    named: bool,
+    file: OnceLock<S::File>,
+}
+
+impl<S: Storage> LargeHandle<S> {
+    pub(super) fn new(body: LargeBody, named: bool) -> Self {
+        LargeHandle(Arc::new(LargeFile {
+            body,
+            named,
+            file: OnceLock::new(),
+        }))
+    }
+
+    /// The body that lies in it.
+    pub(super) fn body(&self) -> LargeBody {
+        self.0.body
+    }
+
+    /// Whether it has a name: durable bodies do.
+    pub(super) fn is_named(&self) -> bool {
+        self.0.named
+    }
+
+    /// How many have the handle.
+    pub(super) fn holders(&self) -> usize {
+        Arc::strong_count(&self.0)
+    }
+
+    fn file(&self, storage: &S, create: bool) -> io::Result<&S::File> {
+        if self.0.file.get().is_none() {
+            let name = body_name(self.0.body.file);
+            let file = match (self.0.named, create) {
+                (true, true) => storage.create(&name, 0)?,
+                (true, false) => storage.open(&name)?,
+                (false, _) => storage.create_unlinked()?,
+            };
+            // Only the keeper sets it, one job at a time.
+            let _ = self.0.file.set(file);
+        }
+        self.0
+            .file
+            .get()
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// Removes the name of the file. Who still has the handle can read on: a file that was not
+    /// opened since the start is opened before its name goes.
+    pub(in crate::storage) fn remove(&self, storage: &S) -> io::Result<()> {
+        if Arc::strong_count(&self.0) > 1 {
+            match self.file(storage, false) {
+                // What is still to be written must not make the name again.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    self.file(storage, true)?;
+                }
+                Err(error) => return Err(error),
+                Ok(_) => {}
+            }
+        }
+        match storage.remove(&body_name(self.0.body.file)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes part of the body; syncs file and name if that is wanted. Blocks.
+    pub(in crate::storage) fn write(
+        &self,
+        storage: &S,
+        offset: u64,
+        octets: &[u8],
+        sync: bool,
+    ) -> io::Result<()> {
+        let file = self.file(storage, true)?;
+        write_all_at(storage, file, offset, octets)?;
+        if sync {
+            storage.sync(file)?;
+            storage.sync_dir()?;
+        }
+        Ok(())
+    }
+
+    /// Reads and checks `octets` octets at `offset`. Blocks.
+    pub(in crate::storage) fn read(
+        &self,
+        storage: &S,
+        offset: u64,
+        octets: u64,
+    ) -> io::Result<Vec<u8>> {
+        let file = self.file(storage, false)?;
+        let body_octets = self.0.body.octets;
+        let chunk = CHUNK_OCTETS as u64;
+        let first = offset / chunk;
+        let end = (offset + octets).min(body_octets);
+        let last = end.div_ceil(chunk);
+        let start = first * chunk;
+        let mut whole = vec![0; ((last * chunk).min(body_octets) - start) as usize];
+        read_exact_at(storage, file, start, &mut whole)?;
+        let mut table = vec![0; (last - first) as usize * 4];
+        read_exact_at(storage, file, body_octets + first * 4, &mut table)?;
+        for (chunk, crc) in whole.chunks(CHUNK_OCTETS).zip(table.chunks_exact(4)) {
+            if crc32fast::hash(chunk).to_be_bytes() != crc {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "a large body is damaged",
+                ));
+            }
+        }
+        whole.truncate((end - start) as usize);
+        whole.drain(..(offset - start) as usize);
+        Ok(whole)
+    }
+}
+
+/// A body that nobody needs any more.
+#[derive(Debug)]
+pub(in crate::storage) struct Gone<S: Storage> {
+    pub(super) handle: LargeHandle<S>,
+    pub(super) is_damaged: bool,
+}
+
+impl<S: Storage> Gone<S> {
+    /// Removes its file; one that is damaged is kept aside under another name. Blocks.
+    pub(in crate::storage) fn remove(&self, storage: &S) -> io::Result<()> {
+        if !self.is_damaged {
+            return self.handle.remove(storage);
+        }
+        let name = body_name(self.handle.body().file);
+        match storage.rename(&name, &format!("{name}.damaged")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => storage.sync_dir(),
+        }
+    }
+}
+
+/// Whether what was read is not what was written.
+pub(super) fn is_damage(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
+    matches!(error.kind(), InvalidData | NotFound | UnexpectedEof)
+}
