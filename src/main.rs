@@ -99,7 +99,7 @@ fn run(config: Config) -> Result<(), (u8, String)> {
     log::info!("Server startup complete; 0 plugins started.");
     match reactor.run() {
         End::Stopped => {
-            reactor.close().map_err(|line| (EXIT_INTERNAL, line))?;
+            reactor.close();
             log::info!("stopped");
             Ok(())
         }

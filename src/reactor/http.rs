@@ -21,7 +21,9 @@ use mio::{Interest, Registry};
 use slab::Slab;
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::{ACCEPT_REST_MS, Source, socket};
+use super::accept::ACCEPT_REST_MS;
+use super::socket;
+use super::source::Source;
 use crate::admin::{Admin, AdminAnswer, HttpConnection, HttpId, HttpPeer, Progress};
 use crate::clock::{Deadline, Now};
 use crate::config::{Config, Limits};

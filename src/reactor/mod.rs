@@ -19,116 +19,51 @@
 //! turn, a peer that was paused is put on it when it resumes, and accepting after a shortage of
 //! descriptors is tried again by deadline, for no edge will come.
 
+mod accept;
+mod close;
 mod http;
 mod memory;
+mod peer;
 mod process;
+mod receive;
 mod socket;
+mod source;
+mod stop;
+mod write;
 
 use std::collections::VecDeque;
-use std::io::{self, Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr};
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mio::net::{TcpListener, TcpStream};
-use mio::{Events, Interest, Poll, Token, Waker};
+use mio::net::TcpListener;
+use mio::{Events, Interest, Poll, Waker};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 use slab::Slab;
 
 use self::http::{HttpServer, Room};
 use self::memory::MemoryWatch;
+use self::peer::Peer;
+use self::source::Source;
 use crate::admin::ListenerRow;
 use crate::clock::{Clock, Deadline, Now};
 use crate::config::Config;
 use crate::engine::{ConnectionId, Engine, Figures};
 use crate::storage::{HelperThreads, Storage};
 
-/// What an event is about: the kind in the token's highest bits, an index below.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Source {
-    /// An AMQP peer, by slot.
-    Peer(usize),
-    /// An AMQP listener.
-    Listener(usize),
-    /// An HTTP peer, by slot.
-    HttpPeer(usize),
-    /// An HTTP listener.
-    HttpListener(usize),
-    /// A helper has answered.
-    Helpers,
-    /// The operating system asks for something.
-    Signals,
-}
-
-impl Source {
-    const KIND_SHIFT: u32 = usize::BITS - 3;
-
-    fn token(self) -> Token {
-        let (kind, index) = match self {
-            Source::Peer(slot) => (0, slot),
-            Source::Listener(index) => (1, index),
-            Source::HttpPeer(slot) => (2, slot),
-            Source::HttpListener(index) => (3, index),
-            Source::Helpers => (4, 0),
-            Source::Signals => (5, 0),
-        };
-        Token(kind << Self::KIND_SHIFT | index)
-    }
-
-    #[inline]
-    fn of(Token(token): Token) -> Self {
-        let index = token & ((1 << Self::KIND_SHIFT) - 1);
-        match token >> Self::KIND_SHIFT {
-            0 => Source::Peer(index),
-            1 => Source::Listener(index),
-            2 => Source::HttpPeer(index),
-            3 => Source::HttpListener(index),
-            4 => Source::Helpers,
-            _ => Source::Signals,
-        }
-    }
-}
-
 /// Octets that one read takes at most: room for what was left over and a full read.
 const READ_OCTETS: usize = 128 << 10;
 
-/// Octets of a body frame that are read in one turn beyond the peer's budget: what follows is known
-/// to be large, and fewer turns are cheaper.
-const BODY_OCTETS_PER_TURN: usize = 64 << 10;
-
-/// Octets that are read from a peer in one turn beyond its budget while what it publishes is spread
-/// over so many peers that each write would be small: a write costs as much as many messages.
-const THIN_OCTETS_PER_TURN: usize = 48 << 10;
-
-/// How long accepting rests when descriptors have run out, in milliseconds.
-const ACCEPT_REST_MS: u64 = 100;
-
-/// Connections accepted in one turn.
-const ACCEPTS_PER_TURN: usize = 64;
-
-/// Octets written to one peer in one turn, beyond which a large body waits for the next.
-const WRITE_OCTETS_PER_TURN: usize = 1 << 20;
-
 /// How often the memory in use is looked at, in milliseconds.
 const MEMORY_LOOK_MS: u64 = 1_000;
-
-/// How long clients may take to answer the last `connection.close`, in milliseconds.
-const FAREWELL_MS: u64 = 300;
-
-/// How long a peer may go on sending after it has got its last octets, in milliseconds. Closing a
-/// socket with unread input resets it, and a client that is still writing when it gets
-/// `connection.close-ok` would see an error in place of the answer.
-const LINGER_MS: u64 = 1_000;
 
 /// How old what the operating system says of the process may be, in milliseconds.
 const FIGURES_MS: u64 = 1000;
 
 /// Sockets that operators on this machine may open when there is no room for anyone else.
 const CONTROL_SOCKETS: usize = 16;
-
-/// A refusal for want of room is told this often at most, in milliseconds.
-const REFUSAL_TOLD_MS: u64 = 1000;
 
 /// Why the reactor has ended.
 #[derive(Debug)]
@@ -137,25 +72,6 @@ pub enum End {
     Stopped,
     /// The storage can promise nothing any more.
     Storage(String),
-}
-
-/// One socket and the connection behind it.
-#[derive(Debug)]
-struct Peer {
-    stream: TcpStream,
-    id: ConnectionId,
-    /// Octets that came and are not consumed yet; holds no memory when empty.
-    inbox: Vec<u8>,
-    /// It is on the list of peers to read from.
-    is_listed: bool,
-    /// The end of what the peer sends has been announced, but perhaps not been read up to: no
-    /// further edge will come.
-    is_half_closed: bool,
-    /// The peer will send no more.
-    is_ended: bool,
-    /// Its connection is over and everything was written: what still comes is thrown away until
-    /// the peer closes its side, or the moment on the reactor's list of lingering peers is there.
-    is_lingering: bool,
 }
 
 /// See the module.
@@ -411,187 +327,7 @@ impl<S: Storage> Reactor<S> {
         }
     }
 
-    // ---- accept ----
-
-    fn accept(&mut self, now: Now) {
-        self.accept_at = None;
-        let mut room = ACCEPTS_PER_TURN;
-        let mut is_more = false;
-        for index in 0..self.listeners.len() {
-            loop {
-                if room == 0 {
-                    is_more = true;
-                    break;
-                }
-                match self.listeners[index].accept() {
-                    Ok((stream, address)) => {
-                        room -= 1;
-                        self.welcome(now, stream, address);
-                    }
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-                    Err(error) => {
-                        log::warn!("cannot accept a connection: {error}");
-                        self.accept_at = Some(now.after_ms(ACCEPT_REST_MS));
-                        break;
-                    }
-                }
-            }
-        }
-        self.is_accepting = is_more;
-    }
-
-    fn welcome(&mut self, now: Now, mut stream: TcpStream, address: SocketAddr) {
-        let connections_max = self.config.limits.connections_max as usize;
-        if self.peers.len() >= connections_max || self.socket_room(0) == 0 {
-            if self.refusal_told_at.is_due(now) {
-                self.refusal_told_at = now.after_ms(REFUSAL_TOLD_MS);
-                let open = self.peers.len();
-                log::warn!("refusing AMQP connection {address}: there are {open} already");
-            }
-            return;
-        }
-        socket::configure(&stream, &self.config.socket);
-        let slot = self.peers.vacant_key();
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        if let Err(error) =
-            self.poll
-                .registry()
-                .register(&mut stream, Source::Peer(slot).token(), interest)
-        {
-            log::warn!("cannot poll {address}: {error}");
-            return;
-        }
-        let local = stream.local_addr().unwrap_or(address);
-        let id = self.engine.accept(now, address, local);
-        if self.by_connection.len() <= id.slot as usize {
-            self.by_connection.resize(id.slot as usize + 1, u32::MAX);
-        }
-        self.by_connection[id.slot as usize] = slot as u32;
-        let inbox = Vec::new();
-        self.peers.insert(Peer {
-            stream,
-            id,
-            inbox,
-            is_listed: true,
-            is_half_closed: false,
-            is_ended: false,
-            is_lingering: false,
-        });
-        self.readable.push(slot as u32);
-    }
-
-    // ---- receive ----
-
-    fn receive(&mut self, now: Now) {
-        for id in self.engine.take_resumed() {
-            let slot = self.by_connection[id.slot as usize];
-            if let Some(peer) = self.peers.get_mut(slot as usize)
-                && peer.id == id
-                && !peer.is_listed
-            {
-                peer.is_listed = true;
-                self.readable.push(slot);
-            }
-        }
-        for slot in std::mem::take(&mut self.readable) {
-            if self
-                .peers
-                .get(slot as usize)
-                .is_some_and(|peer| peer.is_listed)
-            {
-                self.peers[slot as usize].is_listed = false;
-                self.receive_from(now, slot);
-            }
-        }
-    }
-
-    /// Reads from one peer and hands on what came, once: the rest of its budget is the next
-    /// turn's. A body frame that has begun is read on, up to a budget of its own, and so is what goes
-    /// to many peers, a little to each.
-    fn receive_from(&mut self, now: Now, slot: u32) {
-        let mut octets = self.config.limits.inbox_octets_per_turn;
-        let mut body_octets = BODY_OCTETS_PER_TURN;
-        let mut thin_octets = THIN_OCTETS_PER_TURN;
-        if self.peers[slot as usize].is_lingering {
-            self.discard_from(now, slot);
-            return;
-        }
-        loop {
-            let id = self.peers[slot as usize].id;
-            if self.engine.is_paused(id) || !self.read_from(now, slot, octets) {
-                return;
-            }
-            octets = self.engine.open_frame_octets(id).min(body_octets);
-            body_octets -= octets;
-            if octets == 0 && self.engine.is_spread_thin() {
-                octets = self.config.limits.inbox_octets_per_turn.min(thin_octets);
-                thin_octets -= octets;
-            }
-            if octets == 0 {
-                self.peers[slot as usize].is_listed = true;
-                self.readable.push(slot);
-                return;
-            }
-        }
-    }
-
-    /// Reads up to `octets` from one peer and hands them on; says whether there may be more.
-    fn read_from(&mut self, now: Now, slot: u32, octets: usize) -> bool {
-        let peer = &mut self.peers[slot as usize];
-        let left_over = peer.inbox.len();
-        // A whole frame and what may have been left before it must fit.
-        let wanted = left_over + octets;
-        if self.buffer.len() < wanted {
-            self.buffer.resize(wanted, 0);
-        }
-        self.buffer[..left_over].copy_from_slice(&peer.inbox);
-        let mut filled = left_over;
-        let mut may_have_more = false;
-        if !peer.is_ended {
-            match peer.stream.read(&mut self.buffer[left_over..wanted]) {
-                Ok(0) => peer.is_ended = true,
-                Ok(octets) => {
-                    filled += octets;
-                    // A short read has emptied the socket: the next edge will come.
-                    may_have_more = octets == wanted - left_over || peer.is_half_closed;
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => may_have_more = true,
-                Err(_) => {
-                    // A peer that resets its connection is gone as one that closes it.
-                    peer.is_ended = true;
-                }
-            }
-        }
-        let id = peer.id;
-        let received = self.engine.receive(now, id, &self.buffer[..filled]);
-        let peer = &mut self.peers[slot as usize];
-        let rest = &self.buffer[received.consumed..filled];
-        if rest.is_empty() {
-            peer.inbox = Vec::new();
-        } else {
-            peer.inbox.clear();
-            peer.inbox.extend_from_slice(rest);
-        }
-        if peer.is_ended && received.pause.is_none() {
-            self.drop_peer(now, slot);
-            return false;
-        }
-        if self.engine.is_over(id) {
-            self.bid_farewell(now, slot);
-            return false;
-        }
-        may_have_more && received.pause.is_none()
-    }
-
     // ---- HTTP ----
-
-    /// Sockets that may be added without taking descriptors from files, but for `extra` of them.
-    fn socket_room(&self, extra: usize) -> usize {
-        let open = self.peers.len() + self.http.peers();
-        (self.sockets_max + extra).saturating_sub(open)
-    }
 
     fn serve_http(&mut self, now: Now) {
         let registry = self.poll.registry();
@@ -624,177 +360,8 @@ impl<S: Storage> Reactor<S> {
         }
     }
 
-    // ---- write ----
-
-    fn write(&mut self, now: Now) {
-        for id in self.engine.take_writable() {
-            let slot = self.by_connection[id.slot as usize];
-            let Some(peer) = self.peers.get_mut(slot as usize) else {
-                continue;
-            };
-            let mut budget = WRITE_OCTETS_PER_TURN;
-            loop {
-                if budget == 0 {
-                    self.engine.write_on(id);
-                    break;
-                }
-                let octets = self.engine.octets_for(id);
-                if octets.is_empty() {
-                    break;
-                }
-                let wanted = octets.len();
-                budget = budget.saturating_sub(wanted);
-                match peer.stream.write(octets) {
-                    Ok(written) => {
-                        self.engine.wrote(id, written, written < wanted);
-                        if written < wanted {
-                            break;
-                        }
-                    }
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        self.engine.wrote(id, 0, true);
-                        break;
-                    }
-                    Err(_) => {
-                        peer.is_ended = true;
-                        break;
-                    }
-                }
-            }
-            if peer.is_ended {
-                self.drop_peer(now, slot);
-            } else if self.engine.is_over(id) {
-                self.bid_farewell(now, slot);
-            }
-        }
-    }
-
-    // ---- close ----
-
-    /// Lets go of a connection that is over, and leaves its socket to the peer for a while.
-    fn bid_farewell(&mut self, now: Now, slot: u32) {
-        let peer = &mut self.peers[slot as usize];
-        // The peer sees the end behind the last octets. When that cannot be, it is gone already.
-        let is_gone = peer.is_ended || peer.stream.shutdown(Shutdown::Write).is_err();
-        if is_gone || self.stop_at.is_some() {
-            self.drop_peer(now, slot);
-            return;
-        }
-        peer.is_lingering = true;
-        peer.inbox = Vec::new();
-        let id = peer.id;
-        self.lingering
-            .push_back((now.after_ms(LINGER_MS), id, slot));
-        self.engine.drop_peer(now, id);
-        self.discard_from(now, slot);
-    }
-
-    /// Throws away what a lingering peer has sent, a turn's budget at most.
-    fn discard_from(&mut self, now: Now, slot: u32) {
-        let octets = self.config.limits.inbox_octets_per_turn;
-        let peer = &mut self.peers[slot as usize];
-        match peer
-            .stream
-            .read(&mut self.buffer[..octets.min(READ_OCTETS)])
-        {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.list(slot),
-            Ok(1..) => self.list(slot),
-            Ok(0) | Err(_) => self.drop_peer(now, slot),
-        }
-    }
-
-    /// Has a peer read from in the next turn.
-    fn list(&mut self, slot: u32) {
-        let peer = &mut self.peers[slot as usize];
-        if !peer.is_listed {
-            peer.is_listed = true;
-            self.readable.push(slot);
-        }
-    }
-
-    /// Closes the sockets of peers that have lingered long enough, and forgets those that left.
-    fn end_lingering(&mut self, now: Now) {
-        let is_stopping = self.stop_at.is_some();
-        while let Some(&(at, id, slot)) = self.lingering.front() {
-            let peer = self.peers.get(slot as usize);
-            let is_there = peer.is_some_and(|peer| peer.id == id);
-            if is_there && !is_stopping && !at.is_due(now) {
-                break;
-            }
-            self.lingering.pop_front();
-            if is_there {
-                self.drop_peer(now, slot);
-            }
-        }
-    }
-
-    fn drop_peer(&mut self, now: Now, slot: u32) {
-        let mut peer = self.peers.remove(slot as usize);
-        self.engine.drop_peer(now, peer.id);
-        // Closing the descriptor takes it out of the poll as well.
-        let _ = self.poll.registry().deregister(&mut peer.stream);
-    }
-
-    fn drop_connection(&mut self, now: Now, id: ConnectionId) {
-        let slot = self.by_connection[id.slot as usize];
-        if self
-            .peers
-            .get(slot as usize)
-            .is_some_and(|peer| peer.id == id)
-        {
-            self.drop_peer(now, slot);
-        }
-    }
-
-    // ---- stop ----
-
-    fn stop(&mut self, now: Now) {
-        log::info!("stopping");
-        for listener in &mut self.listeners {
-            let _ = self.poll.registry().deregister(listener);
-        }
-        self.listeners.clear();
-        self.is_accepting = false;
-        self.http.stop(self.poll.registry());
-        self.engine.stop(now);
-        self.stop_at = Some(now.after_ms(FAREWELL_MS));
-    }
-
-    /// Whether everyone has gone, or was given the time to.
-    fn has_stopped(&mut self, now: Now) -> bool {
-        let is_late = self.stop_at.is_some_and(|at| at.is_due(now));
-        let is_quiet = self.peers.is_empty() && self.http.has_answered();
-        if !is_quiet && !is_late {
-            return false;
-        }
-        let slots: Vec<u32> = self.peers.iter().map(|(slot, _)| slot as u32).collect();
-        for slot in slots {
-            self.drop_peer(now, slot);
-        }
-        let Some(rest_at) = self.rest_at else {
-            // Nobody asks for anything any more: the next start shall have little to do.
-            self.engine.store().checkpoint();
-            self.rest_at = Some(now.after_ms(self.config.limits.stop_timeout_ms));
-            self.stop_at = Some(now.after_ms(1));
-            return false;
-        };
-        if self.engine.store().is_at_rest() {
-            return true;
-        }
-        // A checkpoint is made in steps, one a turn. One that takes longer is left; a flush is
-        // waited for.
-        self.stop_at = Some(now.after_ms(1));
-        rest_at.is_due(now) && self.engine.is_flushed()
-    }
-
-    /// Lets go of the storage after [`End::Stopped`], with a checkpoint when it fits its time.
-    ///
-    /// # Errors
-    /// The line to end with.
-    pub fn close(self) -> Result<(), String> {
+    /// Waits after [`End::Stopped`] until the helpers have done what they were given.
+    pub fn close(self) {
         drop(self.helpers);
-        Ok(())
     }
 }

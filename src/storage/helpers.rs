@@ -61,8 +61,9 @@ impl<S: Storage> HelperThreads<S> {
         self.answers.try_recv().ok()
     }
 
-    /// Waits for the next answer; for use when the loop has ended or in tests.
-    pub fn wait_answer(&self, timeout: std::time::Duration) -> Option<Answer<S>> {
+    /// Waits for the next answer, as the poll does for the loop.
+    #[cfg(test)]
+    pub(super) fn wait_answer(&self, timeout: std::time::Duration) -> Option<Answer<S>> {
         self.answers.recv_timeout(timeout).ok()
     }
 }
