@@ -15,6 +15,7 @@
 //! [`Engine::next_deadline`] says when the next turn is due although nothing comes.
 
 mod alarm;
+mod facts;
 mod manage;
 mod outbox;
 mod peer;
@@ -32,12 +33,12 @@ use std::collections::{BinaryHeap, VecDeque};
 use slab::Slab;
 
 use self::alarm::Alarms;
+use self::facts::Facts;
+pub use self::facts::Figures;
 pub use self::outbox::Outbox;
 use self::peer::Peer;
 pub use self::plant::Plant;
 use self::sample::Sampler;
-use self::view::Facts;
-pub use self::view::Figures;
 use crate::admin::{AdminAnswer, HttpId, ListenerRow};
 use crate::auth::Users;
 use crate::broker::{Batch, Broker};

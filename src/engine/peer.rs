@@ -176,6 +176,19 @@ impl<S: Storage> Engine<S> {
         );
     }
 
+    /// The connection whose name says these ends.
+    pub(super) fn connection_named(&self, name: &[u8]) -> Option<ConnectionId> {
+        let wanted = ends(name)?;
+        let (slot, peer) = self
+            .peers
+            .iter()
+            .find(|(_, peer)| peer.ends() == wanted && !peer.connection.is_over())?;
+        Some(ConnectionId {
+            slot: slot as u32,
+            generation: peer.generation,
+        })
+    }
+
     /// Calls a connection of a peer that is there, with its host.
     #[inline]
     pub(super) fn with_connection<R>(
