@@ -16,17 +16,18 @@ pub mod base64;
 mod error;
 mod password;
 mod pattern;
+mod permission;
 pub mod record;
 pub mod sasl;
+mod user;
 mod users;
 
 pub use error::AuthError;
 pub use password::{HashingAlgorithm, PasswordHash, SALT_OCTETS};
 pub use pattern::Pattern;
-pub use users::{
-    Access, Changes, Permission, PermissionTexts, Put, Refused, RefusedReason, Secret, User,
-    UserId, Users, is_loopback,
-};
+pub use permission::{Access, Permission, PermissionTexts};
+pub use user::{User, UserId};
+pub use users::{Changes, Put, Refused, RefusedReason, Secret, Users, is_loopback};
 
 /// The name that permissions see for the default exchange, whose own name is empty.
 pub const DEFAULT_EXCHANGE_RESOURCE: &str = "amq.default";
