@@ -9,24 +9,29 @@
 //! Readiness is edge-triggered. A read or write that moves less than it could has emptied or
 //! filled the socket, so the next edge is awaited without asking once more.
 
-use super::check::{Findings, QueueCheck, Stamp};
-use super::client::{goodbye, passed_over};
-use super::consumer::Consumer;
+mod peer;
+mod reader;
+mod shared;
+mod tally;
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use mio::{Interest, Poll, Token};
+
+pub(super) use self::peer::{Peer, Role};
+use self::reader::{Reader, malformed};
+pub(super) use self::shared::{Plan, Shared};
+use self::tally::Counts;
+pub(super) use self::tally::Tally;
+use super::check::{Findings, QueueCheck};
+use super::client::goodbye;
 use super::failure::Failure;
 use super::histogram::Histogram;
-use super::parser::{Content, Events, ParseError, Parser};
+use super::parser::ParseError;
 use super::process;
-use super::producer::Producer;
-use super::setter::Setter;
-use crate::clock::Clock;
-use crate::wire::method::basic;
-use crate::wire::{ChannelNumber, DeliveryTag, Method, WireError, encode};
-use mio::net::TcpStream;
-use mio::{Interest, Poll, Token};
-use std::io::{self, ErrorKind, Read, Write};
-use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+use crate::wire::{ChannelNumber, encode};
 
 /// Octets of acknowledgements that may wait for a peer before its deliveries are no longer read.
 const OUTBOX_OCTETS_MAX: usize = 64 << 10;
@@ -44,190 +49,6 @@ const OUTBOX: u8 = 8;
 const GONE: u8 = 16;
 const SETTER: u8 = 32;
 
-/// What workers tell the thread that watches them, and it them. Counters only grow.
-#[derive(Debug)]
-pub(super) struct Shared {
-    /// The run's clock.
-    pub(super) clock: Clock,
-    /// Messages handed to the kernel in full or in part.
-    pub(super) published: AtomicU64,
-    /// Publishes that the broker acknowledged.
-    pub(super) confirmed: AtomicU64,
-    /// Publishes that the broker refused.
-    pub(super) nacked: AtomicU64,
-    /// Mandatory messages that reached no queue.
-    pub(super) returned: AtomicU64,
-    /// Deliveries read in full.
-    pub(super) delivered: AtomicU64,
-    /// Times that the broker paused a publisher.
-    pub(super) blocked: AtomicU64,
-    /// When the last message, delivery or confirm moved, in microseconds of the clock.
-    pub(super) last_us: AtomicU64,
-    /// Producers send no further message.
-    pub(super) stop: AtomicBool,
-    /// Workers say goodbye and end.
-    pub(super) finish: AtomicBool,
-    /// A worker has failed; its result says why.
-    pub(super) failed: AtomicBool,
-}
-
-impl Shared {
-    /// All counters at zero, the clock at zero now.
-    pub(super) fn new() -> Self {
-        let zero = || AtomicU64::new(0);
-        Shared {
-            clock: Clock::start(),
-            published: zero(),
-            confirmed: zero(),
-            nacked: zero(),
-            returned: zero(),
-            delivered: zero(),
-            blocked: zero(),
-            last_us: zero(),
-            stop: AtomicBool::new(false),
-            finish: AtomicBool::new(false),
-            failed: AtomicBool::new(false),
-        }
-    }
-}
-
-/// What holds for all peers of a run.
-#[derive(Clone, Debug)]
-pub(super) struct Plan {
-    /// Octets of one write.
-    pub(super) burst_octets: usize,
-    /// Octets of one read.
-    pub(super) inbox_octets: usize,
-    /// Octets of a body; consumers check it.
-    pub(super) size: Option<usize>,
-    /// Whether stamps are looked at, for order, loss and latency.
-    pub(super) stamped: bool,
-    /// Never sleep in poll.
-    pub(super) spin: bool,
-    /// Times are recorded of messages due within, in microseconds of the clock.
-    pub(super) measured_us: Range<u64>,
-    /// Deliveries that may be outstanding before producers pause; 0 for no bound.
-    pub(super) in_flight_max: u64,
-    /// Deliveries that each publish causes.
-    pub(super) copies: u64,
-    /// Seconds between heartbeats; 0 for none.
-    pub(super) heartbeat_s: u16,
-    /// Whether peers speak AMQP: they say goodbye. The relay's do not.
-    pub(super) amqp: bool,
-    /// Core to run on.
-    pub(super) pin: Option<usize>,
-}
-
-/// What a connection is for.
-#[derive(Debug)]
-pub(super) enum Role {
-    /// Publishes.
-    Producer(Producer),
-    /// Consumes.
-    Consumer(Consumer),
-    /// Commits or declares, beside them.
-    Setter(Setter),
-}
-
-/// One connection of a worker.
-#[derive(Debug)]
-pub(super) struct Peer {
-    socket: TcpStream,
-    parser: Parser,
-    /// The start of a frame that is not there in full.
-    rest: Vec<u8>,
-    outbox: Vec<u8>,
-    role: Role,
-}
-
-impl Peer {
-    /// A peer for a socket whose handshake is done.
-    ///
-    /// * `rest`: octets that were read from it already.
-    /// * `frame_max`: as agreed on.
-    pub(super) fn new(
-        stream: std::net::TcpStream,
-        rest: Vec<u8>,
-        frame_max: u32,
-        role: Role,
-    ) -> Result<Self, Failure> {
-        stream
-            .set_nonblocking(true)
-            .map_err(|error| Failure::local("non-blocking socket", error))?;
-        Ok(Peer {
-            socket: TcpStream::from_std(stream),
-            parser: Parser::new(frame_max),
-            rest,
-            outbox: Vec::new(),
-            role,
-        })
-    }
-}
-
-/// What a worker brings home.
-#[derive(Debug)]
-pub(super) struct Tally {
-    /// From when a message was due to its delivery, in microseconds.
-    pub(super) end_to_end_us: Histogram,
-    /// From when a message was due to its confirm, in microseconds.
-    pub(super) confirm_us: Histogram,
-    /// From when a round beside the messages was due to its end, in microseconds.
-    pub(super) set_up_us: Histogram,
-    /// What the checks found.
-    pub(super) findings: Findings,
-    /// CPU time of the thread in nanoseconds.
-    pub(super) cpu_ns: u64,
-    queues: Vec<QueueCheck>,
-    counts: Counts,
-    closing: bool,
-}
-
-impl Tally {
-    /// Both threads' tallies in one.
-    pub(super) fn merged(mut self, other: &Tally) -> Self {
-        self.end_to_end_us.merge(&other.end_to_end_us);
-        self.confirm_us.merge(&other.confirm_us);
-        self.set_up_us.merge(&other.set_up_us);
-        self.findings.merge(&other.findings);
-        self.cpu_ns += other.cpu_ns;
-        self
-    }
-}
-
-/// What happened since the counters were last published.
-#[derive(Debug, Default)]
-struct Counts {
-    published: u64,
-    confirmed: u64,
-    nacked: u64,
-    returned: u64,
-    delivered: u64,
-    blocked: u64,
-}
-
-impl Counts {
-    fn flush(&mut self, shared: &Shared, now_us: u64) {
-        let mut moved = 0;
-        for (count, counter) in [
-            (self.published, &shared.published),
-            (self.confirmed, &shared.confirmed),
-            (self.nacked, &shared.nacked),
-            (self.returned, &shared.returned),
-            (self.delivered, &shared.delivered),
-            (self.blocked, &shared.blocked),
-        ] {
-            if count != 0 {
-                counter.fetch_add(count, Relaxed);
-                moved += count;
-            }
-        }
-        if moved != 0 {
-            shared.last_us.store(now_us, Relaxed);
-            *self = Counts::default();
-        }
-    }
-}
-
 /// One thread's share of a run.
 #[derive(Debug)]
 pub(super) struct Worker<'a> {
@@ -240,107 +61,6 @@ pub(super) struct Worker<'a> {
     /// When heartbeats are due, in microseconds of the clock.
     next_beat_us: u64,
     tally: Tally,
-}
-
-/// What a peer's frames are told to.
-struct Reader<'a> {
-    role: &'a mut Role,
-    outbox: &'a mut Vec<u8>,
-    tally: &'a mut Tally,
-    plan: &'a Plan,
-    now_us: u64,
-    gone: bool,
-}
-
-impl Events for Reader<'_> {
-    #[inline]
-    fn content(&mut self, content: &Content) {
-        let tally = &mut *self.tally;
-        if tally.closing {
-            return;
-        }
-        if content.returned {
-            tally.counts.returned += 1;
-            return;
-        }
-        let Role::Consumer(consumer) = &mut *self.role else {
-            return;
-        };
-        tally.counts.delivered += 1;
-        if self
-            .plan
-            .size
-            .is_some_and(|size| size as u64 != content.body_size)
-        {
-            tally.findings.wrong_size += 1;
-        } else if self.plan.stamped {
-            let stamp = Stamp::decode(&content.head);
-            let redelivered = content.redelivered;
-            if let Some(subscription) = consumer.subscription(content.consumer) {
-                let findings = &mut tally.findings;
-                subscription.order.note(&stamp, redelivered, findings);
-                tally.queues[subscription.queue].note(&stamp, redelivered, findings);
-            }
-            if self.plan.measured_us.contains(&stamp.sent_us) {
-                tally
-                    .end_to_end_us
-                    .record(self.now_us.saturating_sub(stamp.sent_us));
-            }
-        }
-        consumer.delivered(content.delivery_tag, self.outbox);
-    }
-
-    fn method(&mut self, payload: &[u8]) -> Result<(), Failure> {
-        let method = Method::decode(payload).map_err(|error| malformed(&error))?;
-        match method {
-            Method::BasicAck(basic::Ack {
-                delivery_tag,
-                multiple,
-            }) => self.tally.counts.confirmed += self.settle(delivery_tag, multiple)?,
-            Method::BasicNack(basic::Nack {
-                delivery_tag,
-                multiple,
-                ..
-            }) => self.tally.counts.nacked += self.settle(delivery_tag, multiple)?,
-            Method::ConnectionBlocked(_) => self.tally.counts.blocked += 1,
-            Method::ConnectionCloseOk(_) => self.gone = true,
-            method => {
-                if let Role::Setter(setter) = &mut *self.role
-                    && setter.answered(&method, self.outbox, self.now_us, &mut self.tally.set_up_us)
-                {
-                    return Ok(());
-                }
-                if !passed_over(&method)? {
-                    return Err(Failure::Broker(format!("unexpected: {method}")));
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Reader<'_> {
-    /// Takes note of a confirm; returns how many publishes it settles.
-    fn settle(&mut self, delivery_tag: DeliveryTag, multiple: bool) -> Result<u64, Failure> {
-        let window = match &mut *self.role {
-            Role::Producer(producer) => producer.window.as_mut(),
-            Role::Consumer(_) | Role::Setter(_) => None,
-        };
-        window
-            .ok_or_else(|| Failure::Broker("a confirm that nobody asked for".to_owned()))?
-            .confirmed(
-                delivery_tag.0,
-                multiple,
-                self.now_us,
-                &self.plan.measured_us,
-                &mut self.tally.confirm_us,
-            )
-            .ok_or_else(|| Failure::Check(format!("confirm of {delivery_tag}, which is not open")))
-    }
-}
-
-fn malformed(error: &WireError) -> Failure {
-    Failure::Broker(format!("malformed frame: {error:?}"))
 }
 
 /// The octets that a socket call moves; `None` when it can move none now.
