@@ -7,6 +7,21 @@ use leveret::wire::{ChannelNumber, DeliveryTag, Method, ShortString};
 
 use super::operation::{Hostility, Operation};
 
+/// A bind or an unbind: the same fields for queues and exchanges, by other names.
+macro_rules! binding {
+    ($it:ident, $class:ident::$method:ident { $destination:ident, $source:ident $(, $no_wait:ident)? }) => {
+        $class::$method {
+            ticket: 0,
+            $destination: ShortString::truncated(&$it.destination),
+            $source: ShortString::truncated(&$it.source),
+            routing_key: ShortString::truncated(&$it.key),
+            $($no_wait: $it.no_wait,)?
+            arguments: $it.criteria.table().as_table(),
+        }
+        .into()
+    };
+}
+
 impl Operation {
     /// The octets it travels as.
     pub(crate) fn encode(&self, channel: u16, frame_max: u32) -> Vec<u8> {
@@ -119,28 +134,22 @@ impl Operation {
                 }
                 .into(),
             ),
-            O::ExchangeBind(it) => method(
+            O::ExchangeBind(it) => method(binding!(
+                it,
                 exchange::Bind {
-                    ticket: 0,
-                    destination: ShortString::truncated(&it.destination),
-                    source: ShortString::truncated(&it.source),
-                    routing_key: ShortString::truncated(&it.key),
-                    no_wait: it.no_wait,
-                    arguments: it.criteria.table().as_table(),
+                    destination,
+                    source,
+                    no_wait
                 }
-                .into(),
-            ),
-            O::ExchangeUnbind(it) => method(
+            )),
+            O::ExchangeUnbind(it) => method(binding!(
+                it,
                 exchange::Unbind {
-                    ticket: 0,
-                    destination: ShortString::truncated(&it.destination),
-                    source: ShortString::truncated(&it.source),
-                    routing_key: ShortString::truncated(&it.key),
-                    no_wait: it.no_wait,
-                    arguments: it.criteria.table().as_table(),
+                    destination,
+                    source,
+                    no_wait
                 }
-                .into(),
-            ),
+            )),
             O::QueueDeclare(it) => method(
                 queue::Declare {
                     ticket: 0,
@@ -169,27 +178,15 @@ impl Operation {
                 }
                 .into(),
             ),
-            O::QueueBind(it) => method(
+            O::QueueBind(it) => method(binding!(
+                it,
                 queue::Bind {
-                    ticket: 0,
-                    queue: ShortString::truncated(&it.destination),
-                    exchange: ShortString::truncated(&it.source),
-                    routing_key: ShortString::truncated(&it.key),
-                    no_wait: it.no_wait,
-                    arguments: it.criteria.table().as_table(),
+                    queue,
+                    exchange,
+                    no_wait
                 }
-                .into(),
-            ),
-            O::QueueUnbind(it) => method(
-                queue::Unbind {
-                    ticket: 0,
-                    queue: ShortString::truncated(&it.destination),
-                    exchange: ShortString::truncated(&it.source),
-                    routing_key: ShortString::truncated(&it.key),
-                    arguments: it.criteria.table().as_table(),
-                }
-                .into(),
-            ),
+            )),
+            O::QueueUnbind(it) => method(binding!(it, queue::Unbind { queue, exchange })),
             O::QueuePurge { name, no_wait } => method(
                 queue::Purge {
                     ticket: 0,
