@@ -219,13 +219,6 @@ impl<S: Storage> Store<S> {
         let seed = Seed(self.next_random());
         let (mut dead, mut kept) = (Vec::new(), Vec::new());
         let filling = self.filling.map(|filling| filling.number);
-        // The next start expects the last segment to go as far as the checkpoint does: what is not
-        // there of it was damaged. So it stays, whether anything lives in it or not.
-        let is_begun = |number: &u32| {
-            let segment = self.segments.get(*number);
-            segment.is_some_and(|it| it.first_lsn <= covers_lsn)
-        };
-        let last = self.segments.numbers().into_iter().rfind(is_begun);
         for number in self.segments.numbers() {
             let Some(segment) = self.segments.get(number) else {
                 continue;
@@ -233,12 +226,11 @@ impl<S: Storage> Store<S> {
             let gone = segment.live_entries == 0
                 && segment.stage == Stage::Indexed
                 && !segment.compacting
-                && Some(number) != filling
-                && Some(number) != last;
+                && Some(number) != filling;
             if gone {
                 dead.push(number);
             } else if segment.first_lsn <= covers_lsn {
-                kept.push((number, segment.first_lsn));
+                kept.push((number, segment.last_lsn.min(covers_lsn)));
             }
         }
         self.dead_segments = 0;

@@ -52,6 +52,7 @@ pub(super) struct Encoder {
 }
 
 impl Encoder {
+    /// * `segments`: number, and number of its last record that is covered.
     pub(super) fn new(seed: Seed, head: Head, segments: &[(u32, u64)]) -> Self {
         let mut octets = Vec::new();
         SegmentHeader::new(0, seed, 1).encode(&mut octets);
@@ -68,9 +69,9 @@ impl Encoder {
         });
         encoder.record(RecordKind::CheckpointSegments, |octets| {
             octets.extend_from_slice(&(segments.len() as u32).to_be_bytes());
-            for (number, first_lsn) in segments {
+            for (number, last_lsn) in segments {
                 octets.extend_from_slice(&number.to_be_bytes());
-                octets.extend_from_slice(&first_lsn.to_be_bytes());
+                octets.extend_from_slice(&last_lsn.to_be_bytes());
             }
         });
         encoder
@@ -121,7 +122,7 @@ impl Encoder {
 #[derive(Debug, Default)]
 pub(super) struct Checkpoint {
     pub(super) head: Head,
-    /// Number and first log sequence number of the segments that existed.
+    /// Segments that existed: number, and number of its last record that is covered.
     pub(super) segments: Vec<(u32, u64)>,
     pub(super) queues: Vec<(QueueId, Ledger)>,
     /// Whether some of it could not be read.
@@ -134,6 +135,12 @@ impl Checkpoint {
     pub(super) fn left_out(&self, header: &SegmentHeader) -> bool {
         let named = |(number, _): &(u32, u64)| *number == header.number;
         header.first_lsn <= self.head.covers_lsn && !self.segments.iter().any(named)
+    }
+
+    /// The last record that a segment had when the checkpoint was taken, if it existed then.
+    pub(super) fn last_lsn(&self, segment: u32) -> Option<u64> {
+        let mut segments = self.segments.iter();
+        segments.find_map(|&(number, last_lsn)| (number == segment).then_some(last_lsn))
     }
 }
 

@@ -19,7 +19,7 @@ impl<S: Storage> Opening<'_, S> {
             .unwrap_or_default();
         let marks = self.segments.values().map(FoundSegment::stable_lsn).max();
         let stable_lsn = marks.unwrap_or(0).max(head.stable_lsn).max(head.covers_lsn);
-        let problems = self.problems(checkpoint, stable_lsn);
+        let problems = self.problems(checkpoint);
         let torn = problems
             .iter()
             .find(|problem| problem.last_lsn > stable_lsn);
@@ -71,24 +71,17 @@ impl<S: Storage> Opening<'_, S> {
     }
 
     /// Stretches of numbers that cannot be read, ascending.
-    fn problems(&self, checkpoint: Option<&Checkpoint>, stable_lsn: u64) -> Vec<Problem> {
+    fn problems(&self, checkpoint: Option<&Checkpoint>) -> Vec<Problem> {
         let mut problems = Vec::new();
         let mut expected = checkpoint.map(|checkpoint| checkpoint.head.covers_lsn + 1);
-        let mut before: Option<(u32, &FoundSegment<S>)> = None;
-        for (&segment, found) in &self.segments {
+        let mut segments = self.segments.iter().peekable();
+        while let Some((&segment, found)) = segments.next() {
             if let Content::Scanned(summary, _) = &found.content {
                 problems.extend(summary.problems.iter().cloned());
             }
             let first_lsn = found.header.first_lsn;
-            let at_end = before.and_then(|(number, before)| {
-                let is_next = number + 1 == segment;
-                is_next.then(|| unread_end(number, before, first_lsn))?
-            });
-            before = Some((segment, found));
             let replayed = expected.is_none_or(|expected| found.last_lsn() >= expected);
-            if let Some(problem) = at_end {
-                problems.push(problem);
-            } else if replayed
+            if replayed
                 && let Some(expected) = expected
                 && first_lsn > expected
             {
@@ -103,9 +96,19 @@ impl<S: Storage> Opening<'_, S> {
             if replayed && expected.is_some() {
                 expected = Some(found.last_lsn() + 1);
             }
+            // What it had when the checkpoint was taken, and what nobody else can have had since.
+            let covered = checkpoint.and_then(|checkpoint| checkpoint.last_lsn(segment));
+            let is_newer = checkpoint.is_some_and(|it| first_lsn > it.head.covers_lsn);
+            let next = segments
+                .peek()
+                .filter(|(number, _)| is_newer || **number == segment + 1);
+            let before_next = next.map(|(_, next)| next.header.first_lsn.saturating_sub(1));
+            let last_lsn = covered.max(before_next).unwrap_or(0);
+            if let Some(at_end) = unread_end(segment, found, last_lsn) {
+                expected = expected.map(|expected| expected.max(last_lsn.saturating_add(1)));
+                problems.push(at_end);
+            }
         }
-        // The last segment is the one that was being filled, or nothing was written behind it.
-        problems.extend(before.and_then(|(number, last)| unread_end(number, last, stable_lsn + 1)));
         problems.sort_by_key(|problem| problem.first_lsn);
         problems
     }
@@ -210,13 +213,13 @@ impl<S: Storage> Opening<'_, S> {
     }
 }
 
-/// What a segment has lost at its end, that the next one begins with number `next_lsn` behind it:
-/// no header follows by which the scan could tell.
-fn unread_end<S: Storage>(number: u32, found: &FoundSegment<S>, next_lsn: u64) -> Option<Problem> {
+/// What a segment has lost at its end, when it had every record up to number `last_lsn`: no header
+/// follows by which the scan could tell.
+fn unread_end<S: Storage>(number: u32, found: &FoundSegment<S>, last_lsn: u64) -> Option<Problem> {
     let Content::Scanned(summary, map) = &found.content else {
         return None;
     };
-    if found.header.rewritten > 0 || summary.last_lsn + 1 >= next_lsn {
+    if found.header.rewritten > 0 || summary.last_lsn >= last_lsn {
         return None;
     }
     let mut scratch = Vec::new();
@@ -233,7 +236,7 @@ fn unread_end<S: Storage>(number: u32, found: &FoundSegment<S>, next_lsn: u64) -
     };
     Some(Problem {
         first_lsn: summary.last_lsn + 1,
-        last_lsn: next_lsn - 1,
+        last_lsn,
         segment,
         offset,
         end,
