@@ -218,3 +218,45 @@ fn what_compaction_finds_damaged_without_an_index_is_told_and_kept() {
     }
     assert!(told > 10, "{told}");
 }
+
+/// No header follows it by which it would be missed, nor one in the segment behind it.
+#[test]
+fn a_damaged_last_record_is_missed_when_the_segment_behind_it_was_given_back() {
+    let disk = filled_and_indexed();
+    let records = indexed_records(&disk);
+    let mut told = 0;
+    for &(segment, sequence, offset, octets, _) in records.iter().filter(|it| it.4) {
+        let behind: Vec<u64> = records
+            .iter()
+            .filter(|it| it.0 == segment + 1)
+            .map(|it| it.1)
+            .collect();
+        if behind.is_empty() {
+            continue;
+        }
+        let mut bench = Bench::open(disk.killed());
+        for &settled in &behind {
+            bench.store.settle_range(QueueId(1), settled, settled);
+        }
+        bench.store.checkpoint();
+        for _ in 0..4 {
+            bench.settle_down();
+        }
+        assert!(bench.store.segments.get(segment + 1).is_none());
+        let hit = bench.disk.killed();
+        hit.remove(&segment::index_name(segment))
+            .expect("it is there");
+        let name = segment::segment_name(segment);
+        assert!(hit.flip(&name, offset as usize + 6, 2));
+        let mut after = Bench::open(hit);
+        let report = after.recovery.report.clone();
+        assert_eq!(after.recovery.lost_records, 1, "{name}: {report:?}");
+        let kept = after.disk.contents(&format!("{name}.damaged-{offset}"));
+        assert_eq!(kept.expect("kept aside").len() as u64, octets);
+        let found = readable(&mut after);
+        assert!(!found.contains(&sequence));
+        assert_eq!(found.len(), 540 - behind.len() - 1);
+        told += 1;
+    }
+    assert!(told > 1, "{told}");
+}
