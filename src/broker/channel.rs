@@ -8,9 +8,11 @@ use hashbrown::HashMap;
 use super::confirm::ConfirmWindow;
 use super::consumer::ConsumerKey;
 use super::queue::QueueKey;
+use super::record::Pairs;
 use super::route::RouteCache;
 use super::session::SessionKey;
 use super::tx::Transaction;
+use super::{Broker, Sink};
 use crate::message::Entry;
 
 /// Names an open channel to the router.
@@ -291,5 +293,73 @@ impl Channel {
                 }
             }
         }
+    }
+}
+
+impl Broker {
+    /// A client has opened a channel.
+    pub fn open_channel(&mut self, session: SessionKey, number: u16) -> ChannelKey {
+        self.counters.channels_opened += 1;
+        self.generation += 1;
+        let generation = self.generation;
+        let unacked_max = self.limits.unacked_per_channel_max;
+        let channel = Channel::new(generation, session, number, unacked_max);
+        let slot = self.channels.insert(channel) as u32;
+        self.sessions[session.slot as usize].channels.push(slot);
+        ChannelKey { slot, generation }
+    }
+
+    /// A channel is over: its consumers end, what it has unacknowledged goes back, what its
+    /// transaction holds is dropped.
+    pub fn close_channel<S: Sink>(&mut self, key: ChannelKey, sink: &mut S) {
+        self.counters.channels_closed += 1;
+        self.count_published(key.slot);
+        let state = &mut self.channels[key.slot as usize];
+        let mut deliveries = state.unacked.take_all();
+        if let Mode::Tx(transaction) = std::mem::replace(&mut state.mode, Mode::Plain) {
+            for publish in transaction.publishes {
+                sink.release(publish.entry);
+            }
+            deliveries.extend(
+                transaction
+                    .settlements
+                    .into_iter()
+                    .map(|(unacked, _)| unacked),
+            );
+        }
+        let session = state.session;
+        let mut consumers: Vec<ConsumerKey> = state.consumers.values().copied().collect();
+        consumers.sort_unstable();
+        let mut pairs = Pairs::default();
+        // Messages are back before the consumers go, so that an auto-delete queue takes them along.
+        for consumer in &consumers {
+            self.silence(*consumer);
+        }
+        self.requeue_all(deliveries, sink);
+        for consumer in consumers {
+            if self
+                .consumers
+                .get(consumer as usize)
+                .is_some_and(|it| it.channel == key.slot)
+            {
+                self.remove_consumer(consumer, &mut pairs, sink);
+            }
+        }
+        if !pairs.is_empty() {
+            sink.define(pairs.as_slice());
+        }
+        self.channels.remove(key.slot as usize);
+        self.sessions[session.slot as usize]
+            .channels
+            .retain(|&other| other != key.slot);
+    }
+
+    /// Takes a consumer out of its queue's turn for good.
+    fn silence(&mut self, key: ConsumerKey) {
+        let consumer = &mut self.consumers[key as usize];
+        consumer.is_available = false;
+        consumer.unacked = 0;
+        let queue = &mut self.queues[consumer.queue.slot as usize];
+        queue.available.remove(key);
     }
 }

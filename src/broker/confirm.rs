@@ -5,6 +5,9 @@
 
 use std::collections::VecDeque;
 
+use super::channel::Mode;
+use super::{Answer, Broker, Exception, Outcome};
+
 /// Numbers the batches in which the log goes to stable storage; what was appended is safe when its
 /// batch is flushed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,6 +72,21 @@ impl ConfirmWindow {
     /// Publishes not yet confirmed.
     pub fn unconfirmed(&self) -> u64 {
         self.published - self.confirmed
+    }
+}
+
+impl Broker {
+    pub(super) fn confirm_select(&mut self, channel: u32) -> Result<Outcome, Exception> {
+        let mode = &mut self.channels[channel as usize].mode;
+        match mode {
+            Mode::Tx(_) => {
+                let text = "cannot switch from tx to confirm mode";
+                return Err(Exception::precondition_failed(text));
+            }
+            Mode::Plain => *mode = Mode::Confirm(ConfirmWindow::default()),
+            Mode::Confirm(_) => {}
+        }
+        Ok(Outcome::now(Answer::ConfirmSelectOk))
     }
 }
 

@@ -19,8 +19,10 @@ pub mod consumer;
 mod delivery;
 pub mod exception;
 pub mod exchange;
+mod limits;
 pub mod manage;
 pub mod meter;
+mod names;
 mod publish;
 pub mod queue;
 mod read;
@@ -30,6 +32,7 @@ mod removal;
 mod reply_to;
 pub mod restore;
 pub mod returned;
+mod rights;
 mod route;
 pub mod session;
 pub mod sink;
@@ -49,6 +52,7 @@ pub use self::command::{Answer, Command, Outcome};
 pub use self::confirm::Batch;
 pub use self::exception::Exception;
 pub use self::exchange::ExchangeKey;
+pub use self::limits::Limits;
 pub use self::publish::Publish;
 pub use self::queue::QueueKey;
 pub use self::removal::BINDING_COST;
@@ -56,63 +60,18 @@ pub use self::reply_to::is_reply_queue;
 pub use self::session::{OutboxKey, SessionKey};
 pub use self::sink::Sink;
 
-use self::channel::Mode;
 use self::consumer::{Consumer, ConsumerKey};
-use self::exception::shown;
 use self::exchange::Exchange;
-use self::exchange::headers::SortedHeaders;
-use self::publish::Resource;
 use self::queue::{Queue, QueueCounters};
-use self::record::{Pairs, QueueId};
+use self::record::QueueId;
 use self::route::{RouteMemory, Router};
 use self::session::Session;
 use self::slices::Slice;
-use self::tx::{Settlement, Transaction};
+use self::tx::Settlement;
 use self::vhost::Vhost;
-use crate::auth::{Access, Users};
+use crate::auth::Users;
 use crate::clock::Now;
 use crate::wire::method::basic;
-
-/// Bounds that the router keeps.
-#[derive(Clone, Debug)]
-pub struct Limits {
-    /// Entries of one queue kept in memory before pages of them are parked.
-    pub queue_entries_in_memory_max: usize,
-    /// Consumers on one channel; 0 is no limit.
-    pub consumers_per_channel_max: u32,
-    /// Queues of all virtual hosts.
-    pub queues_max: u32,
-    /// Exchanges of all virtual hosts.
-    pub exchanges_max: u32,
-    /// Bindings of all virtual hosts.
-    pub bindings_max: u32,
-    /// Deliveries of one channel that wait for their acknowledgement: those to consumers, and those
-    /// by `basic.get`, counted apart.
-    pub unacked_per_channel_max: u32,
-    /// Bindings that go together with an end of theirs; more go in slices.
-    pub removals_at_once_max: usize,
-    /// Publishes and acknowledgements that one transaction collects.
-    pub transaction_entries_max: u32,
-    /// Octets of the messages that one transaction collects, large bodies (which lie in files of
-    /// their own) apart.
-    pub transaction_octets_max: u64,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Limits {
-            queue_entries_in_memory_max: 4096,
-            consumers_per_channel_max: 0,
-            queues_max: u32::MAX,
-            exchanges_max: u32::MAX,
-            bindings_max: u32::MAX,
-            unacked_per_channel_max: u32::MAX,
-            removals_at_once_max: 1024,
-            transaction_entries_max: u32::MAX,
-            transaction_octets_max: u64::MAX,
-        }
-    }
-}
 
 /// What happened since the start; rises only.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -297,103 +256,6 @@ impl Broker {
         }
     }
 
-    // ---- sessions and channels ----
-
-    /// A client has opened a connection to a virtual host. Credentials and access were checked.
-    pub fn open_session(&mut self, session: Session) -> SessionKey {
-        self.generation += 1;
-        let generation = self.generation;
-        let slot = self.sessions.insert(Session {
-            generation,
-            ..session
-        }) as u32;
-        SessionKey { slot, generation }
-    }
-
-    /// A connection is over: its channels close, its exclusive queues go.
-    pub fn close_session<S: Sink>(&mut self, key: SessionKey, sink: &mut S) {
-        for slot in self.sessions[key.slot as usize].channels.clone() {
-            let generation = self.channels[slot as usize].generation;
-            self.close_channel(ChannelKey { slot, generation }, sink);
-        }
-        let mut pairs = Pairs::default();
-        for queue in std::mem::take(&mut self.sessions[key.slot as usize].exclusive_queues) {
-            if self.queue_is(queue) {
-                self.remove_queue(queue, &mut pairs, sink);
-            }
-        }
-        self.sessions.remove(key.slot as usize);
-        if !pairs.is_empty() {
-            sink.define(pairs.as_slice());
-        }
-    }
-
-    /// A client has opened a channel.
-    pub fn open_channel(&mut self, session: SessionKey, number: u16) -> ChannelKey {
-        self.counters.channels_opened += 1;
-        self.generation += 1;
-        let generation = self.generation;
-        let unacked_max = self.limits.unacked_per_channel_max;
-        let channel = Channel::new(generation, session, number, unacked_max);
-        let slot = self.channels.insert(channel) as u32;
-        self.sessions[session.slot as usize].channels.push(slot);
-        ChannelKey { slot, generation }
-    }
-
-    /// A channel is over: its consumers end, what it has unacknowledged goes back, what its
-    /// transaction holds is dropped.
-    pub fn close_channel<S: Sink>(&mut self, key: ChannelKey, sink: &mut S) {
-        self.counters.channels_closed += 1;
-        self.count_published(key.slot);
-        let state = &mut self.channels[key.slot as usize];
-        let mut deliveries = state.unacked.take_all();
-        if let Mode::Tx(transaction) = std::mem::replace(&mut state.mode, Mode::Plain) {
-            for publish in transaction.publishes {
-                sink.release(publish.entry);
-            }
-            deliveries.extend(
-                transaction
-                    .settlements
-                    .into_iter()
-                    .map(|(unacked, _)| unacked),
-            );
-        }
-        let session = state.session;
-        let mut consumers: Vec<ConsumerKey> = state.consumers.values().copied().collect();
-        consumers.sort_unstable();
-        let mut pairs = Pairs::default();
-        // Messages are back before the consumers go, so that an auto-delete queue takes them along.
-        for consumer in &consumers {
-            self.silence(*consumer);
-        }
-        self.requeue_all(deliveries, sink);
-        for consumer in consumers {
-            if self
-                .consumers
-                .get(consumer as usize)
-                .is_some_and(|it| it.channel == key.slot)
-            {
-                self.remove_consumer(consumer, &mut pairs, sink);
-            }
-        }
-        if !pairs.is_empty() {
-            sink.define(pairs.as_slice());
-        }
-        self.channels.remove(key.slot as usize);
-        self.sessions[session.slot as usize]
-            .channels
-            .retain(|&other| other != key.slot);
-    }
-
-    /// Takes a consumer out of its queue's turn for good.
-    fn silence(&mut self, key: ConsumerKey) {
-        let consumer = &mut self.consumers[key as usize];
-        consumer.is_available = false;
-        consumer.unacked = 0;
-        let queue = &mut self.queues[consumer.queue.slot as usize];
-        queue.available.remove(key);
-    }
-
     fn channel_is(&self, key: ChannelKey) -> bool {
         self.channels
             .get(key.slot as usize)
@@ -419,36 +281,6 @@ impl Broker {
         }
     }
 
-    // ---- modes ----
-
-    fn confirm_select(&mut self, channel: u32) -> Result<Outcome, Exception> {
-        let mode = &mut self.channels[channel as usize].mode;
-        match mode {
-            Mode::Tx(_) => {
-                let text = "cannot switch from tx to confirm mode";
-                return Err(Exception::precondition_failed(text));
-            }
-            Mode::Plain => *mode = Mode::Confirm(confirm::ConfirmWindow::default()),
-            Mode::Confirm(_) => {}
-        }
-        Ok(Outcome::now(Answer::ConfirmSelectOk))
-    }
-
-    fn tx_select(&mut self, channel: u32) -> Result<Outcome, Exception> {
-        let mode = &mut self.channels[channel as usize].mode;
-        match mode {
-            Mode::Confirm(_) => {
-                let text = "cannot switch from confirm to tx mode";
-                return Err(Exception::precondition_failed(text));
-            }
-            Mode::Plain => *mode = Mode::Tx(Box::<Transaction>::default()),
-            Mode::Tx(_) => {}
-        }
-        Ok(Outcome::now(Answer::TxSelectOk))
-    }
-
-    // ---- names and rights ----
-
     fn vhost_of(&self, channel: u32) -> u32 {
         self.sessions[self.channels[channel as usize].session.slot as usize].vhost
     }
@@ -462,132 +294,6 @@ impl Broker {
         self.epoch
     }
 
-    /// Users or permissions have changed.
-    pub fn rights_changed(&mut self) {
-        self.epoch += 1;
-    }
-
-    fn exchange_key(&self, vhost: u32, name: &[u8]) -> Option<ExchangeKey> {
-        self.vhosts[vhost as usize].exchanges.get(name).copied()
-    }
-
-    fn queue_key(&self, vhost: u32, name: &[u8]) -> Option<QueueKey> {
-        let names = &self.vhosts[vhost as usize].queues;
-        let slot = names.find(name, &self.queues)?;
-        Some(self.queue_key_at(slot))
-    }
-
-    fn exchange_shown(&self, vhost: u32, name: &[u8]) -> String {
-        format!(
-            "exchange '{}' in vhost '{}'",
-            shown(name),
-            self.vhosts[vhost as usize].name
-        )
-    }
-
-    fn queue_shown(&self, vhost: u32, name: &[u8]) -> String {
-        format!(
-            "queue '{}' in vhost '{}'",
-            shown(name),
-            self.vhosts[vhost as usize].name
-        )
-    }
-
-    fn no_queue(&self, vhost: u32, name: &[u8]) -> Exception {
-        Exception::not_found(format!("no {}", self.queue_shown(vhost, name)))
-    }
-
-    fn no_exchange(&self, vhost: u32, name: &[u8]) -> Exception {
-        Exception::not_found(format!("no {}", self.exchange_shown(vhost, name)))
-    }
-
-    /// The name that a client means; an empty one is the queue the channel declared last.
-    fn queue_named(&self, channel: u32, name: &[u8]) -> Result<Vec<u8>, Exception> {
-        if !name.is_empty() {
-            return Ok(name
-                .iter()
-                .copied()
-                .filter(|octet| !matches!(octet, b'\r' | b'\n'))
-                .collect());
-        }
-        let last = self.channels[channel as usize].last_queue.as_deref();
-        last.map(<[u8]>::to_vec)
-            .ok_or_else(|| Exception::not_found("no previously declared queue"))
-    }
-
-    /// The queue of that name, if the channel's connection may use it.
-    fn find_queue(&self, channel: u32, name: &[u8]) -> Result<QueueKey, Exception> {
-        let vhost = self.vhost_of(channel);
-        let key = self
-            .queue_key(vhost, name)
-            .ok_or_else(|| self.no_queue(vhost, name))?;
-        self.check_not_locked(channel, key)?;
-        Ok(key)
-    }
-
-    fn check_not_locked(&self, channel: u32, key: QueueKey) -> Result<(), Exception> {
-        let queue = &self.queues[key.slot as usize];
-        let owner = queue.properties.exclusive_to;
-        if owner.is_none_or(|owner| owner == self.channels[channel as usize].session) {
-            return Ok(());
-        }
-        Err(arguments::locked(
-            &self.queue_shown(queue.vhost, &queue.name),
-        ))
-    }
-
-    /// # Errors
-    /// 403 naming what is refused to whom.
-    fn check_access(
-        &self,
-        channel: u32,
-        access: Access,
-        resource: Resource<'_>,
-    ) -> Result<(), Exception> {
-        let session = &self.sessions[self.channels[channel as usize].session.slot as usize];
-        let vhost = &self.vhosts[session.vhost as usize].name;
-        let (kind, name) = match resource {
-            Resource::Exchange(b"") => ("exchange", &b"amq.default"[..]),
-            Resource::Exchange(name) => ("exchange", name),
-            Resource::Queue(name) => ("queue", name),
-        };
-        let permission = self.users.access(session.user, vhost);
-        if permission.is_some_and(|permission| permission.may(access, name)) {
-            return Ok(());
-        }
-        Err(Exception::access_refused(format!(
-            "{} access to {kind} '{}' in vhost '{vhost}' refused for user '{}'",
-            access.name(),
-            shown(name),
-            session.user_name
-        )))
-    }
-
-    /// A passive declaration needs some right, whichever (RabbitMQ 4.3).
-    fn check_any_access(&self, channel: u32, name: &[u8]) -> Result<(), Exception> {
-        let check = |access| self.check_access(channel, access, Resource::Queue(name));
-        check(Access::Read)
-            .or_else(|_| check(Access::Write))
-            .or_else(|_| check(Access::Configure))
-    }
-
-    fn check_user_id(&self, channel: u32, user_id: &[u8]) -> Result<(), Exception> {
-        let session = &self.sessions[self.channels[channel as usize].session.slot as usize];
-        let is_impersonator = || {
-            self.users
-                .get(session.user)
-                .is_some_and(|user| user.has_tag("impersonator"))
-        };
-        if user_id == session.user_name.as_bytes() || is_impersonator() {
-            return Ok(());
-        }
-        Err(Exception::precondition_failed(format!(
-            "user_id property set to '{}' but authenticated user was '{}'",
-            shown(user_id),
-            session.user_name
-        )))
-    }
-
     /// The next number of the seeded generator (splitmix64).
     fn draw(&mut self) -> u64 {
         self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
@@ -597,74 +303,10 @@ impl Broker {
         mixed ^ mixed >> 31
     }
 
-    /// A name as RabbitMQ generates them: the prefix and 128 random bits in base64url.
-    fn generated_name(&mut self, prefix: &[u8]) -> Vec<u8> {
-        const ALPHABET: &[u8; 64] =
-            b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-        let mut bits = u128::from(self.draw()) << 64 | u128::from(self.draw());
-        let mut name = prefix.to_vec();
-        for _ in 0..22 {
-            name.push(ALPHABET[(bits & 63) as usize]);
-            bits >>= 6;
-        }
-        name
-    }
-
     fn new_queue_id(&mut self) -> QueueId {
         let id = QueueId(self.next_queue_id);
         self.next_queue_id += 1;
         id
-    }
-
-    // ---- routing ----
-
-    fn route(
-        &mut self,
-        exchange: ExchangeKey,
-        routing_key: &[u8],
-        headers: &SortedHeaders<'_>,
-        found: &mut Vec<QueueKey>,
-    ) {
-        let of = &self.exchanges[exchange.slot as usize];
-        if of.name.is_empty() {
-            found.extend(self.queue_key(of.vhost, routing_key));
-            return;
-        }
-        self.router.route(
-            exchange,
-            routing_key,
-            headers,
-            &mut self.exchanges,
-            &mut self.queues,
-            &self.bindings,
-            found,
-        );
-    }
-
-    /// Whether a message published to `exchange` may come to one that looks at headers.
-    fn reaches_headers_exchange(&self, exchange: ExchangeKey) -> bool {
-        let mut seen = vec![exchange];
-        let mut at = 0;
-        while let Some(&current) = seen.get(at) {
-            at += 1;
-            let exchange = &self.exchanges[current.slot as usize];
-            if exchange.reads_headers() {
-                return true;
-            }
-            if exchange.leads_to_exchanges == 0 {
-                continue;
-            }
-            for (_, binding) in self.bindings.iter() {
-                if let Destination::Exchange(next) = binding.destination
-                    && binding.source == current
-                    && self.exchange_is(next)
-                    && !seen.contains(&next)
-                {
-                    seen.push(next);
-                }
-            }
-        }
-        false
     }
 }
 

@@ -8,7 +8,7 @@ use hashbrown::HashTable;
 use super::exchange::headers::SortedHeaders;
 use super::exchange::{Exchange, ExchangeKey};
 use super::queue::{Queue, QueueKey};
-use super::{Bindings, Destination};
+use super::{Bindings, Broker, Destination};
 use slab::Slab;
 
 /// The last route of a channel, good as long as nothing in the topology or the rights changes.
@@ -242,6 +242,57 @@ impl Router {
                 }
             }
         }
+    }
+}
+
+impl Broker {
+    pub(super) fn route(
+        &mut self,
+        exchange: ExchangeKey,
+        routing_key: &[u8],
+        headers: &SortedHeaders<'_>,
+        found: &mut Vec<QueueKey>,
+    ) {
+        let of = &self.exchanges[exchange.slot as usize];
+        if of.name.is_empty() {
+            found.extend(self.queue_key(of.vhost, routing_key));
+            return;
+        }
+        self.router.route(
+            exchange,
+            routing_key,
+            headers,
+            &mut self.exchanges,
+            &mut self.queues,
+            &self.bindings,
+            found,
+        );
+    }
+
+    /// Whether a message published to `exchange` may come to one that looks at headers.
+    pub(super) fn reaches_headers_exchange(&self, exchange: ExchangeKey) -> bool {
+        let mut seen = vec![exchange];
+        let mut at = 0;
+        while let Some(&current) = seen.get(at) {
+            at += 1;
+            let exchange = &self.exchanges[current.slot as usize];
+            if exchange.reads_headers() {
+                return true;
+            }
+            if exchange.leads_to_exchanges == 0 {
+                continue;
+            }
+            for (_, binding) in self.bindings.iter() {
+                if let Destination::Exchange(next) = binding.destination
+                    && binding.source == current
+                    && self.exchange_is(next)
+                    && !seen.contains(&next)
+                {
+                    seen.push(next);
+                }
+            }
+        }
+        false
     }
 }
 

@@ -1,7 +1,10 @@
 //! What the router knows of a connection: who it is, where its octets go, what belongs to it.
 
+use super::channel::ChannelKey;
 use super::consumer::ConsumerKey;
 use super::queue::QueueKey;
+use super::record::Pairs;
+use super::{Broker, Sink};
 use crate::auth::UserId;
 
 /// Names an open connection to the router. The generation keeps a late reference from reaching
@@ -40,4 +43,35 @@ pub struct Session {
     pub parked: Vec<ConsumerKey>,
     /// Indices of its open channels.
     pub channels: Vec<u32>,
+}
+
+impl Broker {
+    /// A client has opened a connection to a virtual host. Credentials and access were checked.
+    pub fn open_session(&mut self, session: Session) -> SessionKey {
+        self.generation += 1;
+        let generation = self.generation;
+        let slot = self.sessions.insert(Session {
+            generation,
+            ..session
+        }) as u32;
+        SessionKey { slot, generation }
+    }
+
+    /// A connection is over: its channels close, its exclusive queues go.
+    pub fn close_session<S: Sink>(&mut self, key: SessionKey, sink: &mut S) {
+        for slot in self.sessions[key.slot as usize].channels.clone() {
+            let generation = self.channels[slot as usize].generation;
+            self.close_channel(ChannelKey { slot, generation }, sink);
+        }
+        let mut pairs = Pairs::default();
+        for queue in std::mem::take(&mut self.sessions[key.slot as usize].exclusive_queues) {
+            if self.queue_is(queue) {
+                self.remove_queue(queue, &mut pairs, sink);
+            }
+        }
+        self.sessions.remove(key.slot as usize);
+        if !pairs.is_empty() {
+            sink.define(pairs.as_slice());
+        }
+    }
 }

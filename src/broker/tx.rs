@@ -66,6 +66,19 @@ pub struct TxPublish {
 }
 
 impl Broker {
+    pub(super) fn tx_select(&mut self, channel: u32) -> Result<Outcome, Exception> {
+        let mode = &mut self.channels[channel as usize].mode;
+        match mode {
+            Mode::Confirm(_) => {
+                let text = "cannot switch from confirm to tx mode";
+                return Err(Exception::precondition_failed(text));
+            }
+            Mode::Plain => *mode = Mode::Tx(Box::<Transaction>::default()),
+            Mode::Tx(_) => {}
+        }
+        Ok(Outcome::now(Answer::TxSelectOk))
+    }
+
     pub(super) fn tx_commit<S: Sink>(
         &mut self,
         now: Now,
