@@ -11,7 +11,7 @@
 //!        ├ storage       records ↔ segments
 //!        └ broker        commands → records, octets for outboxes (through a `Sink`)
 //!           └ auth       may this user do that?
-//! leaves for all:        wire (values) · message · clock         tools: inspect · perf · ctl
+//! leaves for all:        wire (values) · message · clock · random   tools: inspect · perf · ctl
 //! ```
 
 pub mod admin;
@@ -26,6 +26,7 @@ pub mod inspect;
 pub mod message;
 pub mod perf;
 pub mod planted;
+pub mod random;
 pub mod reactor;
 pub mod storage;
 pub mod wire;

@@ -71,6 +71,7 @@ use self::tx::Settlement;
 use self::vhost::Vhost;
 use crate::auth::Users;
 use crate::clock::Now;
+use crate::random::Random;
 use crate::wire::method::basic;
 
 /// What happened since the start; rises only.
@@ -123,7 +124,7 @@ pub struct Broker {
     /// Gives each holder of a slot its number.
     generation: u32,
     next_queue_id: u32,
-    random: u64,
+    random: Random,
     router: Router,
     routes: RouteMemory,
     /// Queues that may have something to deliver.
@@ -167,7 +168,7 @@ impl Broker {
             epoch: 1,
             generation: 0,
             next_queue_id: 1,
-            random: seed,
+            random: Random::new(seed),
             router: Router::default(),
             routes: RouteMemory::default(),
             listed: VecDeque::new(),
@@ -292,15 +293,6 @@ impl Broker {
 
     fn epoch(&self) -> u64 {
         self.epoch
-    }
-
-    /// The next number of the seeded generator (splitmix64).
-    fn draw(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.random;
-        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ mixed >> 31
     }
 
     fn new_queue_id(&mut self) -> QueueId {

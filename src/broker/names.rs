@@ -68,7 +68,7 @@ impl Broker {
     pub(super) fn generated_name(&mut self, prefix: &[u8]) -> Vec<u8> {
         const ALPHABET: &[u8; 64] =
             b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-        let mut bits = u128::from(self.draw()) << 64 | u128::from(self.draw());
+        let mut bits = u128::from(self.random.draw()) << 64 | u128::from(self.random.draw());
         let mut name = prefix.to_vec();
         for _ in 0..22 {
             name.push(ALPHABET[(bits & 63) as usize]);

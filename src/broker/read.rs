@@ -50,7 +50,7 @@ impl Broker {
 
     /// Octets of the seeded generator for a new password's hash.
     pub fn draw_salt(&mut self) -> [u8; 4] {
-        (self.draw() as u32).to_be_bytes()
+        (self.random.draw() as u32).to_be_bytes()
     }
 
     /// The queue of that name.

@@ -21,7 +21,7 @@ impl<S: Storage> Store<S> {
     /// Has the definitions file written anew when most of it is outdated.
     pub(super) fn rewrite_definitions(&mut self) {
         if self.definitions.wants_rewriting() && self.retry_at.is_none() {
-            let seed = Seed(self.next_random());
+            let seed = Seed(self.random.draw());
             let job = self.definitions.begin_rewriting(seed);
             self.jobs.push_back(job);
         }

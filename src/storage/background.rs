@@ -216,7 +216,7 @@ impl<S: Storage> Store<S> {
         self.checkpoint_wanted = false;
         self.sealed_octets = 0;
         let covers_lsn = self.next_lsn - 1;
-        let seed = Seed(self.next_random());
+        let seed = Seed(self.random.draw());
         let (mut dead, mut kept) = (Vec::new(), Vec::new());
         let filling = self.filling.map(|filling| filling.number);
         for number in self.segments.numbers() {

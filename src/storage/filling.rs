@@ -94,7 +94,7 @@ impl<S: Storage> Store<S> {
         // The number is mixed in so that even a caller who repeats the random numbers of an earlier
         // run gives a recycled file another seed.
         let mixed = u64::from(number).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        let seed = Seed(self.next_random() ^ mixed);
+        let seed = Seed(self.random.draw() ^ mixed);
         let mut segment = Segment::new(number, seed, 0, self.next_lsn);
         segment.used = SEGMENT_START;
         // What was asked for is what will be there.

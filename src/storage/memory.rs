@@ -11,6 +11,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::files::{Map, Storage};
+use crate::random::Random;
 
 const SECTOR_OCTETS: usize = 512;
 
@@ -95,15 +96,6 @@ struct Disk {
     free_octets: Option<u64>,
 }
 
-/// Splitmix64, small enough to be repeated here.
-fn mix(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    let mut mixed = *state;
-    mixed = (mixed ^ mixed >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-    mixed ^ mixed >> 31
-}
-
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -134,20 +126,20 @@ impl Inode {
     }
 
     /// What of the file is there after the power went.
-    fn crashed(&self, state: &mut u64) -> Inode {
+    fn crashed(&self, random: &mut Random) -> Inode {
         let mut octets = self.octets.clone();
         // Some crashes lose all that is unsynced, some nothing, most a part.
-        let kept_of_8 = [0, 1, 4, 7, 8][(mix(state) % 5) as usize];
+        let kept_of_8 = [0, 1, 4, 7, 8][(random.draw() % 5) as usize];
         for (&sector, before) in &self.unsynced {
-            if mix(state) % 8 >= kept_of_8 {
+            if random.draw() % 8 >= kept_of_8 {
                 let start = (sector * SECTOR_OCTETS).min(octets.len());
                 let end = (start + SECTOR_OCTETS).min(octets.len());
                 octets[start..end].copy_from_slice(&before[..end - start]);
             }
         }
-        if octets.len() > self.synced_octets && mix(state).is_multiple_of(2) {
+        if octets.len() > self.synced_octets && random.draw().is_multiple_of(2) {
             let span = octets.len() - self.synced_octets;
-            octets.truncate(self.synced_octets + mix(state) as usize % (span + 1));
+            octets.truncate(self.synced_octets + random.draw() as usize % (span + 1));
         }
         Inode {
             synced_octets: octets.len(),
@@ -258,12 +250,12 @@ impl MemoryStorage {
     #[must_use]
     pub fn crash(&self, seed: u64) -> MemoryStorage {
         let disk = locked(&self.disk);
-        let mut state = seed;
+        let mut random = Random::new(seed);
         let mut names = disk.synced_names.clone();
         let survived = if disk.changes.is_empty() {
             0
         } else {
-            mix(&mut state) as usize % (disk.changes.len() + 1)
+            random.draw() as usize % (disk.changes.len() + 1)
         };
         for change in &disk.changes[..survived] {
             apply(&mut names, change);
@@ -271,7 +263,7 @@ impl MemoryStorage {
         let names: BTreeMap<_, _> = names
             .into_iter()
             .map(|(name, inode)| {
-                let inode = locked(&inode).crashed(&mut state);
+                let inode = locked(&inode).crashed(&mut random);
                 (name, Arc::new(Mutex::new(inode)))
             })
             .collect();

@@ -25,6 +25,7 @@ use super::tail::Tail;
 use crate::broker::Batch;
 use crate::broker::record::QueueId;
 use crate::clock::{Deadline, Now};
+use crate::random::Random;
 
 /// Pages of entries that may wait for the keeper before publishers pause: 4 MiB.
 const UNWRITTEN_PAGES_MAX: usize = 512;
@@ -38,7 +39,7 @@ const UNWRITTEN_PAGES_MAX: usize = 512;
 #[derive(Debug)]
 pub struct Store<S: Storage> {
     pub(super) config: StoreConfig,
-    pub(super) random: u64,
+    pub(super) random: Random,
     pub(super) now: Now,
 
     pub(super) next_lsn: u64,
@@ -157,10 +158,10 @@ pub struct Counters {
 
 impl<S: Storage> Store<S> {
     /// A store without anything in it.
-    pub(super) fn empty(config: StoreConfig, now: Now, random: u64) -> Self {
+    pub(super) fn empty(config: StoreConfig, now: Now, seed: u64) -> Self {
         let arena = Arena::new(config.arena_octets_max, config.spill_file_octets);
         let mut store = Store {
-            random,
+            random: Random::new(seed),
             now,
             next_lsn: 1,
             flushed_lsn: 0,
@@ -219,18 +220,9 @@ impl<S: Storage> Store<S> {
             counters: Counters::default(),
             config,
         };
-        store.definitions.seed = Seed(store.next_random());
-        store.spill_seed = Seed(store.next_random());
+        store.definitions.seed = Seed(store.random.draw());
+        store.spill_seed = Seed(store.random.draw());
         store
-    }
-
-    /// The next number of the store's own sequence of random numbers (splitmix64).
-    pub(super) fn next_random(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.random;
-        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ mixed >> 31
     }
 
     // ---- what it says of itself -----------------------------------------------------------

@@ -1,22 +1,18 @@
-//! Seeded random numbers: the same on every machine, and small enough to be read here.
+//! What is left to chance, by seed.
 
-/// Splitmix64.
+/// A sequence of random numbers, and what is drawn with them.
 #[derive(Clone, Debug)]
-pub(crate) struct Random(u64);
+pub(crate) struct Random(leveret::random::Random);
 
 impl Random {
     pub(crate) fn new(seed: u64) -> Self {
-        let mut random = Random(seed ^ 0x5DEE_CE66_D1CE_4E5B);
+        let mut random = Random(leveret::random::Random::new(seed ^ 0x5DEE_CE66_D1CE_4E5B));
         random.draw();
         random
     }
 
     pub(crate) fn draw(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ mixed >> 31
+        self.0.draw()
     }
 
     /// From 0 up to and without `end`.

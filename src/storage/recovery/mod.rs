@@ -216,7 +216,7 @@ impl<S: Storage> Opening<'_, S> {
             ));
         }
         if found.end > 0 && found.wants_rewriting() || found.unreadable {
-            let seed = Seed(store.next_random());
+            let seed = Seed(store.random.draw());
             let failed =
                 |error: io::Error| StorageError::new("cannot write", DEFINITIONS_NAME, &error);
             match definitions::rewrite(self.storage, seed, found.next_lsn, &found.pairs) {
