@@ -7,12 +7,14 @@
 //! ```text
 //! octets ─▶ HttpConnection ─▶ route (method, path → tag needed, action)
 //!                               ├ read    rows of Admin ─▶ JSON, long listings in slices
+//!                               ├ health  well or not ─▶ JSON
 //!                               └ change  body ─▶ AdminCommand ─▶ Admin::command ─▶ AdminAnswer
 //! ```
 
 mod change;
 mod command;
 mod filter;
+mod health;
 mod http;
 mod json;
 mod json_value;

@@ -2,6 +2,7 @@
 
 use super::change;
 use super::command::HttpId;
+use super::health;
 use super::listing::Listing;
 use super::read;
 use super::reply::Reply;
@@ -223,50 +224,50 @@ pub(super) const ROUTES: &[Route] = &[
     get(
         "health/checks/ready-to-serve-clients",
         Nothing,
-        read::is_serving,
+        health::is_serving,
     ),
-    get("health/checks/is-in-service", Nothing, read::is_serving),
+    get("health/checks/is-in-service", Nothing, health::is_serving),
     get(
         "health/checks/below-node-connection-limit",
         Nothing,
-        read::below_connection_limit,
+        health::below_connection_limit,
     ),
     get(
         "health/checks/reached-target-cluster-size",
         Nothing,
-        read::is_well,
+        health::is_well,
     ),
-    get("health/checks/alarms", Management, read::alarms),
-    get("health/checks/local-alarms", Management, read::alarms),
-    get("health/checks/virtual-hosts", Management, read::is_well),
+    get("health/checks/alarms", Management, health::alarms),
+    get("health/checks/local-alarms", Management, health::alarms),
+    get("health/checks/virtual-hosts", Management, health::is_well),
     get(
         "health/checks/metadata-store/initialized",
         Management,
-        read::is_well,
+        health::is_well,
     ),
     get(
         "health/checks/node-is-mirror-sync-critical",
         Management,
-        read::single_node,
+        health::single_node,
     ),
     get(
         "health/checks/node-is-quorum-critical",
         Management,
-        read::single_node,
+        health::single_node,
     ),
     get(
         "health/checks/port-listener/:",
         Management,
-        read::port_listener,
+        health::port_listener,
     ),
     get(
         "health/checks/protocol-listener/:",
         Management,
-        read::protocol_listener,
+        health::protocol_listener,
     ),
-    get("aliveness-test/:", Management, read::aliveness),
-    get("healthchecks/node", Management, read::is_well),
-    get("healthchecks/node/:", Management, read::is_well),
+    get("aliveness-test/:", Management, health::aliveness),
+    get("healthchecks/node", Management, health::is_well),
+    get("healthchecks/node/:", Management, health::is_well),
     post("leveret/authenticate", Administrator, change::authenticate),
     post("leveret/stop", Administrator, change::stop),
 ];
