@@ -341,17 +341,17 @@ impl Sink for Recorder {
             .delivered(place, queue, (tag, redelivered), no_ack, serial(message));
     }
 
-    fn deliver_stored(&mut self, outbox: u32, delivery: &Delivery<'_>, at: MessageRef) -> Fetch {
-        self.read(at, &mut |sink, message| {
+    fn deliver_stored(&mut self, outbox: u32, delivery: &Delivery<'_>, entry: Entry) -> Fetch {
+        self.read(entry, &mut |sink, message| {
             sink.deliver(outbox, delivery, message)
         })
     }
 
-    fn get_ok(&mut self, outbox: u32, get_ok: &GetOk, at: MessageRef) -> Fetch {
+    fn get_ok(&mut self, outbox: u32, get_ok: &GetOk, entry: Entry) -> Fetch {
         let (queue, no_ack) = self.getting.expect("a basic.get is under way");
         let place = (outbox, get_ok.channel);
         let (tag, redelivered) = (get_ok.delivery_tag, get_ok.redelivered);
-        self.read(at, &mut |sink, message| {
+        self.read(entry, &mut |sink, message| {
             sink.seen
                 .delivered(place, queue, (tag, redelivered), no_ack, serial(message));
         })
@@ -407,12 +407,12 @@ impl Sink for Recorder {
         self.store(message, holders, MessageRef::TRANSIENT)
     }
 
-    fn read(&mut self, at: MessageRef, use_it: &mut dyn FnMut(&mut Self, &Message<'_>)) -> Fetch {
+    fn read(&mut self, entry: Entry, use_it: &mut dyn FnMut(&mut Self, &Message<'_>)) -> Fetch {
         // What a transaction has asked for stays at hand until it is committed.
         if !self.in_group && self.is_cold() {
             return Fetch::Cold;
         }
-        let held = &self.messages[at.place as usize];
+        let held = &self.messages[entry.at.place as usize];
         assert!(held.holders > 0, "a message is read that nobody holds");
         let (names, properties) = (held.names.clone(), held.properties.clone());
         let body = held.serial.to_be_bytes();

@@ -205,7 +205,7 @@ impl Bench {
             for entry in entries.expect("a page arrives") {
                 let mut scratch = Vec::new();
                 for _ in 0..4 {
-                    match self.store.read(entry.at, &mut scratch) {
+                    match self.store.read(entry, &mut scratch) {
                         Read::Here(stored) => {
                             let expected = body_of(entry.sequence());
                             assert_eq!(stored.message.body, Body::Octets(&expected));

@@ -227,7 +227,7 @@ impl Broker {
                 redelivered: entry.has(Entry::REDELIVERED) && !planted(Fault::ForgetRedelivered),
                 message_count: u32::try_from(left).unwrap_or(u32::MAX),
             };
-            match sink.get_ok(outbox, &get_ok, entry.at) {
+            match sink.get_ok(outbox, &get_ok, entry) {
                 Fetch::Cold => return Ok(Outcome::now(Answer::NotYet)),
                 Fetch::Lost => {
                     self.queues[slot as usize].pop_head();

@@ -196,7 +196,7 @@ impl Broker {
             delivery_tag: self.channels[consumer.channel as usize].next_delivery_tag,
             redelivered: entry.has(Entry::REDELIVERED) && !planted(Fault::ForgetRedelivered),
         };
-        sink.deliver_stored(consumer.outbox, &delivery, entry.at)
+        sink.deliver_stored(consumer.outbox, &delivery, entry)
     }
 
     /// Sends a message that has just come in to a consumer, from where it lies.

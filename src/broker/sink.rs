@@ -64,14 +64,10 @@ pub trait Sink {
     /// Sends a message that is at hand.
     fn deliver(&mut self, outbox: OutboxKey, delivery: &Delivery<'_>, message: &Message<'_>);
     /// Sends a stored message.
-    fn deliver_stored(
-        &mut self,
-        outbox: OutboxKey,
-        delivery: &Delivery<'_>,
-        at: MessageRef,
-    ) -> Fetch;
+    fn deliver_stored(&mut self, outbox: OutboxKey, delivery: &Delivery<'_>, entry: Entry)
+    -> Fetch;
     /// Answers a basic.get with a stored message.
-    fn get_ok(&mut self, outbox: OutboxKey, get_ok: &GetOk, at: MessageRef) -> Fetch;
+    fn get_ok(&mut self, outbox: OutboxKey, get_ok: &GetOk, entry: Entry) -> Fetch;
     /// Sends a method without content that no held answer need precede: confirms, cancellations.
     fn method(&mut self, outbox: OutboxKey, channel: u16, method: &impl MethodFields);
     /// Sends an unroutable message back with `basic.return` 312.
@@ -87,8 +83,8 @@ pub trait Sink {
     ) -> Stored;
     /// Puts a message into the transient arena.
     fn keep(&mut self, now: Now, message: &Message<'_>, holders: u32) -> Stored;
-    /// Hands the stored message at `at` to `use_it`, when its octets are at hand.
-    fn read(&mut self, at: MessageRef, use_it: &mut dyn FnMut(&mut Self, &Message<'_>)) -> Fetch;
+    /// Hands the stored message of `entry` to `use_it`, when its octets are at hand.
+    fn read(&mut self, entry: Entry, use_it: &mut dyn FnMut(&mut Self, &Message<'_>)) -> Fetch;
     /// Settles a logged entry of a durable queue.
     fn settle(&mut self, queue: QueueId, entry: Entry);
     /// Settles all of a durable queue's sequences from `first` to `last`, both included, in the

@@ -89,7 +89,7 @@ impl Broker {
         // Everything must be at hand before anything takes effect.
         let mut is_cold = false;
         for publish in &transaction.publishes {
-            is_cold |= sink.read(publish.entry.at, &mut |_, _| {}) == Fetch::Cold;
+            is_cold |= sink.read(publish.entry, &mut |_, _| {}) == Fetch::Cold;
         }
         if is_cold {
             return Ok(Outcome::now(Answer::NotYet));
@@ -104,7 +104,7 @@ impl Broker {
             !settlements.is_empty() || publishes.iter().any(|publish| publish.is_persistent);
         sink.group_begin();
         for publish in publishes {
-            sink.read(publish.entry.at, &mut |sink, message| {
+            sink.read(publish.entry, &mut |sink, message| {
                 self.publish_held(now, channel, message, publish, sink);
             });
             sink.release(publish.entry);

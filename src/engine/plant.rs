@@ -8,7 +8,7 @@ use crate::broker::record::QueueId;
 use crate::broker::sink::{Delivery, Fetch, GetOk, Stored};
 use crate::broker::{Batch, OutboxKey, Sink};
 use crate::clock::Now;
-use crate::message::{Body, Entry, LargeBody, Message, MessageRef};
+use crate::message::{Body, Entry, LargeBody, Message};
 use crate::storage::{LargeHandle, Read, Storage, Store};
 use crate::wire::method::basic;
 use crate::wire::{ChannelNumber, DeliveryTag, MethodFields, ReplyCode, ShortString, encode};
@@ -56,10 +56,10 @@ impl<S: Storage> Plant<S> {
         &mut self,
         outbox: OutboxKey,
         channel: u16,
-        at: MessageRef,
+        entry: Entry,
         encode: impl FnOnce(&mut Vec<u8>, u32, &Message<'_>),
     ) -> Fetch {
-        let message = match self.store.read(at, &mut self.scratch) {
+        let message = match self.store.read(entry, &mut self.scratch) {
             Read::Here(stored) => stored.message,
             Read::Cold => return Fetch::Cold,
             Read::Lost => return Fetch::Lost,
@@ -195,15 +195,20 @@ impl<S: Storage> Sink for Plant<S> {
         &mut self,
         outbox: OutboxKey,
         delivery: &Delivery<'_>,
-        at: MessageRef,
+        entry: Entry,
     ) -> Fetch {
-        self.fetch(outbox, delivery.channel, at, |out, frame_max, message| {
-            encode_delivery(out, frame_max, delivery, message);
-        })
+        self.fetch(
+            outbox,
+            delivery.channel,
+            entry,
+            |out, frame_max, message| {
+                encode_delivery(out, frame_max, delivery, message);
+            },
+        )
     }
 
-    fn get_ok(&mut self, outbox: OutboxKey, get_ok: &GetOk, at: MessageRef) -> Fetch {
-        self.fetch(outbox, get_ok.channel, at, |out, frame_max, message| {
+    fn get_ok(&mut self, outbox: OutboxKey, get_ok: &GetOk, entry: Entry) -> Fetch {
+        self.fetch(outbox, get_ok.channel, entry, |out, frame_max, message| {
             let method = basic::GetOk {
                 delivery_tag: DeliveryTag(get_ok.delivery_tag),
                 redelivered: get_ok.redelivered,
@@ -250,10 +255,10 @@ impl<S: Storage> Sink for Plant<S> {
         self.store.keep(now, message, holders)
     }
 
-    fn read(&mut self, at: MessageRef, use_it: &mut dyn FnMut(&mut Self, &Message<'_>)) -> Fetch {
+    fn read(&mut self, entry: Entry, use_it: &mut dyn FnMut(&mut Self, &Message<'_>)) -> Fetch {
         let mut held = std::mem::take(&mut self.held);
         held.clear();
-        let (names, properties, large) = match self.store.read(at, &mut self.scratch) {
+        let (names, properties, large) = match self.store.read(entry, &mut self.scratch) {
             Read::Here(stored) => {
                 let message = stored.message;
                 held.extend_from_slice(message.names);

@@ -402,7 +402,7 @@ impl Model {
             let entry = self.entries[&(queue, sequence)];
             let mut scratch = Vec::new();
             let body = loop {
-                match self.bench.store.read(entry.at, &mut scratch) {
+                match self.bench.store.read(entry, &mut scratch) {
                     Read::Here(stored) => match stored.message.body {
                         Body::Octets(octets) => break octets.to_vec(),
                         Body::Large(_) => panic!("not large"),

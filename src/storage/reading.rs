@@ -14,7 +14,7 @@ use super::record_codec::{HEADER_OCTETS, MessagePayload, RecordHeader, Seed};
 use super::scrub::Stretch;
 use super::segment::{GRANULE_OCTETS, Segment, WARM_S, Warmth, segment_name};
 use super::store::{Counters, Store};
-use crate::message::MessageRef;
+use crate::message::{Entry, MessageRef};
 
 /// What [`Store::read`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,12 +72,15 @@ impl<S: Storage> Notes<'_, S> {
 }
 
 impl<S: Storage> Store<S> {
-    /// Reads a message. What lies in the transient arena or was written lately is returned in
-    /// place; nothing here waits for the disk. What comes from a file is checked each time.
+    /// Reads the message of an entry. What lies in the transient arena or was written lately is
+    /// returned in place; nothing here waits for the disk. What comes from a file is checked each
+    /// time; where the entry was logged, also that the record is of its sequence: a disk may have
+    /// written one where another belongs.
     ///
     /// * `scratch`: used when the octets cannot be shown in place.
     #[inline]
-    pub fn read<'a>(&'a mut self, at: MessageRef, scratch: &'a mut Vec<u8>) -> Read<'a> {
+    pub fn read<'a>(&'a mut self, entry: Entry, scratch: &'a mut Vec<u8>) -> Read<'a> {
+        let at = entry.at;
         let offset = u64::from(at.place) * 8;
         let now_s = self.now_s();
         let Store {
@@ -138,7 +141,7 @@ impl<S: Storage> Store<S> {
             return Read::Here(stored);
         }
         match segments.get_mut(at.segment) {
-            Some(segment) => read_segment(segment, at, scratch, &mut notes),
+            Some(segment) => read_segment(segment, entry, scratch, &mut notes),
             None => notes.lost(at, None, "its segment is gone"),
         }
     }
@@ -180,10 +183,11 @@ impl<S: Storage> Store<S> {
 /// Reads a message of a segment through its map.
 fn read_segment<'a, S: Storage>(
     segment: &'a mut Segment<S>,
-    at: MessageRef,
+    entry: Entry,
     scratch: &'a mut Vec<u8>,
     notes: &mut Notes<'_, S>,
 ) -> Read<'a> {
+    let at = entry.at;
     let Some(offset) = segment.offset_of(at.place) else {
         return notes.lost(at, None, "it was not live when the segment was rewritten");
     };
@@ -234,7 +238,8 @@ fn read_segment<'a, S: Storage>(
         notes.counters.cold_reads += 1;
         return Read::Cold;
     }
-    match message_behind(&**map, header, *seed, offset..used, scratch) {
+    let sequence = entry.has(Entry::LOGGED).then(|| entry.sequence());
+    match message_behind(&**map, header, *seed, offset..used, sequence, scratch) {
         Ok(stored) => Read::Here(stored),
         Err(why) => {
             let stretch = Stretch::from_record(offset, *rewritten);
@@ -258,13 +263,14 @@ fn read_map<'a, M: Map>(
     let header = header
         .ok()
         .and_then(|octets| RecordHeader::decode(octets, seed));
-    message_behind(map, header, seed, offset..end, scratch)
+    message_behind(map, header, seed, offset..end, None, scratch)
 }
 
 /// Reads and checks the message behind a header.
 ///
 /// * `header`: none when it did not check.
 /// * `range`: from the start of its record to where records end.
+/// * `sequence`: which some queue must have given to it, if any need have.
 ///
 /// # Errors
 /// Why it is lost. Where it lies is left to the caller: that would be carried along with every
@@ -275,6 +281,7 @@ fn message_behind<'a, M: Map>(
     header: Option<RecordHeader>,
     seed: Seed,
     range: Range<u64>,
+    sequence: Option<u64>,
     scratch: &'a mut Vec<u8>,
 ) -> Result<StoredMessage<'a>, &'static str> {
     let header = header.ok_or("its header is damaged")?;
@@ -288,9 +295,13 @@ fn message_behind<'a, M: Map>(
     if seed.payload_crc(payload) != header.payload_crc {
         return Err("its payload is damaged");
     }
-    MessagePayload::new(header.kind, payload)
-        .and_then(|payload| payload.message())
-        .ok_or("its record is not a message")
+    let payload = MessagePayload::new(header.kind, payload).ok_or("its record is not a message")?;
+    if let Some(sequence) = sequence
+        && !payload.queues().any(|(_, its)| its == sequence)
+    {
+        return Err("another message lies in its place");
+    }
+    payload.message().ok_or("its record is not a message")
 }
 
 /// The message whose record starts at the start of `octets`.

@@ -60,7 +60,7 @@ pub(super) fn readable(bench: &mut Bench) -> Vec<u64> {
                 bench.settle_down();
             };
             for entry in entries {
-                if let Some(body) = bench.body(entry.at) {
+                if let Some(body) = bench.body(entry) {
                     assert_eq!(body, body_of(entry.sequence()));
                     found.push(entry.sequence());
                 }

@@ -135,14 +135,14 @@ fn the_format_of_a_directory_in_use_is_what_it_was() {
             for entry in entries {
                 found.push(entry.sequence());
                 if entry.sequence() > 1 {
-                    assert_eq!(bench.body(entry.at), Some(body_of(entry.sequence())));
+                    assert_eq!(bench.body(entry), Some(body_of(entry.sequence())));
                     continue;
                 }
                 let mut scratch = Vec::new();
-                while bench.store.read(entry.at, &mut scratch) == Read::Cold {
+                while bench.store.read(entry, &mut scratch) == Read::Cold {
                     bench.settle_down();
                 }
-                let Read::Here(stored) = bench.store.read(entry.at, &mut scratch) else {
+                let Read::Here(stored) = bench.store.read(entry, &mut scratch) else {
                     panic!("it is warm");
                 };
                 let Body::Large(large) = stored.message.body else {
@@ -198,7 +198,7 @@ fn the_format_is_what_it_was() {
         bench.settle_down();
     };
     let mut scratch = Vec::new();
-    let Read::Here(stored) = bench.store.read(entries[0].at, &mut scratch) else {
+    let Read::Here(stored) = bench.store.read(entries[0], &mut scratch) else {
         panic!("it was just mapped");
     };
     assert_eq!(stored.arrived_ms, 1_700_000_000_000);

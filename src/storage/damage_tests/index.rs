@@ -260,3 +260,39 @@ fn a_damaged_last_record_is_missed_when_the_segment_behind_it_was_given_back() {
     }
     assert!(told > 1, "{told}");
 }
+
+/// A disk may write what it is given at another place. Both records check; only what the entry
+/// knows of its message tells them apart.
+#[test]
+fn a_record_that_lies_where_another_belongs_is_not_given_out_for_it() {
+    let bench = filled_and_indexed();
+    let mut told = 0;
+    for name in files(&bench, ".idx") {
+        let name = name.replace(".idx", ".seg");
+        let octets = bench.contents(&name).expect("there");
+        let messages: Vec<_> = records_of(&bench, &name)
+            .into_iter()
+            .filter_map(|(sequence, start, end)| Some((sequence?, start, end)))
+            .filter(|(sequence, ..)| sequence % 10 != 0)
+            .collect();
+        let Some(&[(_, from, from_end), .., (hit, to, to_end)]) = messages.get(..3) else {
+            continue;
+        };
+        assert_eq!(from_end - from, to_end - to);
+        let disk = bench.killed();
+        let mut moved = octets.clone();
+        moved.copy_within(from..from_end, to);
+        disk.put(&name, &moved);
+        let mut after = Bench::open(disk);
+        let found = readable(&mut after);
+        assert!(!found.contains(&hit), "{name}");
+        assert_eq!(found.len(), 539);
+        after.settle_down();
+        assert_eq!(after.store.counters().lost, 1);
+        let why = "another message lies in its place";
+        let is_told = |it: &Event| matches!(it, Event::Damage(line) if line.ends_with(why));
+        assert_eq!(after.events.iter().filter(|it| is_told(it)).count(), 1);
+        told += 1;
+    }
+    assert!(told > 2, "{told}");
+}

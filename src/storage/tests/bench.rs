@@ -134,11 +134,11 @@ impl Bench {
         Entry::new(stored.at, sequence, stored.share_octets, Entry::LOGGED)
     }
 
-    /// The body at `at`, read again when it was cold.
-    pub(in crate::storage) fn body(&mut self, at: MessageRef) -> Option<Vec<u8>> {
+    /// The body of the message of `entry`, read again when it was cold.
+    pub(in crate::storage) fn body(&mut self, entry: Entry) -> Option<Vec<u8>> {
         let mut scratch = Vec::new();
         for _ in 0..4 {
-            match self.store.read(at, &mut scratch) {
+            match self.store.read(entry, &mut scratch) {
                 Read::Here(stored) => match stored.message.body {
                     Body::Octets(octets) => return Some(octets.to_vec()),
                     Body::Large(_) => panic!("not large"),

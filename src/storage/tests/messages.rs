@@ -6,25 +6,25 @@ use super::*;
 fn a_message_is_readable_at_every_stage_of_its_way_to_the_disk() {
     let mut bench = Bench::open(MemoryStorage::new());
     let entry = bench.append(1, 1, b"hello");
-    assert_eq!(bench.body(entry.at).as_deref(), Some(&b"hello"[..]));
+    assert_eq!(bench.body(entry).as_deref(), Some(&b"hello"[..]));
     let batch = bench.store.batch();
     assert!(bench.store.flushed() < batch);
     bench.settle_down();
     assert!(bench.store.flushed() >= batch);
     assert!(bench.events.contains(&Event::Flushed(batch)));
-    assert_eq!(bench.body(entry.at).as_deref(), Some(&b"hello"[..]));
+    assert_eq!(bench.body(entry).as_deref(), Some(&b"hello"[..]));
     // After a pause the tail gives its memory back, and the map is cold.
     for _ in 0..4 {
         bench.now.monotonic_us += 60_000_000;
         bench.settle_down();
     }
     let mut scratch = Vec::new();
-    assert_eq!(bench.store.read(entry.at, &mut scratch), Read::Cold);
+    assert_eq!(bench.store.read(entry, &mut scratch), Read::Cold);
     bench.settle_down();
     assert!(bench.events.contains(&Event::Warm {
         segment: entry.at.segment
     }));
-    assert_eq!(bench.body(entry.at).as_deref(), Some(&b"hello"[..]));
+    assert_eq!(bench.body(entry).as_deref(), Some(&b"hello"[..]));
 }
 
 #[test]
@@ -43,7 +43,7 @@ fn segments_are_filled_and_sealed_in_order_and_all_stays_readable() {
     bench.settle_down();
     assert!(entries.last().expect("some").0.at.segment > 3);
     for (entry, body) in entries {
-        assert_eq!(bench.body(entry.at), Some(body));
+        assert_eq!(bench.body(entry), Some(body));
     }
 }
 
@@ -68,7 +68,7 @@ fn transient_messages_spill_and_come_back() {
     bench.now.monotonic_us += 60_000_000;
     bench.commit();
     for (entry, body) in &entries {
-        assert_eq!(bench.body(entry.at).as_deref(), Some(&body[..]));
+        assert_eq!(bench.body(*entry).as_deref(), Some(&body[..]));
     }
     assert!(bench.store.counters().cold_reads > 0);
     for (entry, _) in entries {

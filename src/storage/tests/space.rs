@@ -112,7 +112,7 @@ fn disk_use_is_bounded_whatever_the_order_of_acks() {
             }
         }
         for (index, entry) in entries.iter().enumerate().step_by(keep_every) {
-            assert!(bench.body(entry.at).is_some(), "{index}");
+            assert!(bench.body(*entry).is_some(), "{index}");
         }
     }
 }
