@@ -297,7 +297,7 @@ fn message_behind<'a, M: Map>(
     }
     let payload = MessagePayload::new(header.kind, payload).ok_or("its record is not a message")?;
     if let Some(sequence) = sequence
-        && !payload.queues().any(|(_, its)| its == sequence)
+        && !payload.is_of(sequence)
     {
         return Err("another message lies in its place");
     }

@@ -109,10 +109,16 @@ fn files_that_are_not_segments_yet_are_used_and_strange_ones_kept() {
     disk.put("0000000901.seg", &[0; 8192]);
     disk.put("0000000902.seg", &[0xAB; 8192]);
     disk.put("notes.txt", b"mine");
+    // A crash came before it was removed with its segment.
+    let index = files(&disk, ".idx")[0].clone();
+    let octets = disk.contents(&index).expect("there");
+    disk.put("0000000800.idx", &octets);
     let mut after = Bench::open(disk);
     assert_eq!(readable(&mut after), live());
     after.append(1, 301, b"more");
     after.settle_down();
+    assert_eq!(after.disk.contents("0000000800.idx"), None);
+    assert_eq!(after.disk.contents(&index), Some(octets));
     assert_eq!(
         after.disk.contents("0000000902.seg.damaged"),
         Some(vec![0xAB; 8192])

@@ -2,7 +2,7 @@
 
 use super::{RecordKind, u32_at, u64_at};
 use crate::broker::record::QueueId;
-use crate::message::{Body, LargeBody, Message};
+use crate::message::{Body, Entry, LargeBody, Message};
 
 /// Octets of a message payload before its list of queues.
 const MESSAGE_FIXED_OCTETS: usize = 16;
@@ -116,6 +116,20 @@ impl<'a> MessagePayload<'a> {
                 let id = u32::from_be_bytes([octets[0], octets[1], octets[2], octets[3]]);
                 (QueueId(id), u64::from_be_bytes(sequence))
             })
+    }
+
+    /// Whether some queue gave it this sequence.
+    #[inline]
+    pub fn is_of(&self, sequence: u64) -> bool {
+        // Most messages go to one queue; its sequence ends the octets that are looked at.
+        let first = u64_at(self.payload, MESSAGE_FIXED_OCTETS + 2);
+        let is_first = first.is_some_and(|octets| octets & Entry::SEQUENCE_MAX == sequence);
+        self.queues > 0 && (is_first || self.is_of_a_later(sequence))
+    }
+
+    #[cold]
+    fn is_of_a_later(&self, sequence: u64) -> bool {
+        self.queues().skip(1).any(|(_, its)| its == sequence)
     }
 
     /// The message.

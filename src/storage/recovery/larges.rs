@@ -15,7 +15,7 @@ use crate::storage::large::{body_name, number_in_body_name};
 use crate::storage::record_codec::{
     HEADER_OCTETS, MessagePayload, RecordHeader, Seed, decode_record,
 };
-use crate::storage::segment::segment_name;
+use crate::storage::segment::{number_in, segment_name};
 use crate::storage::store::Store;
 
 impl<S: Storage> Opening<'_, S> {
@@ -86,12 +86,13 @@ impl<S: Storage> Opening<'_, S> {
         }
         self.recovery.account.large_bodies_superfluous = superfluous.len() as u32;
         store.larges.next = greatest + 1;
-        superfluous.extend(
-            self.names
-                .iter()
-                .filter(|name| name.ends_with(compaction::NEW_SUFFIX))
-                .cloned(),
-        );
+        // An index may outlive its segment: a crash came before it was removed.
+        let is_left_over = |name: &&String| {
+            let index = number_in(name, ".idx");
+            name.ends_with(compaction::NEW_SUFFIX)
+                || index.is_some_and(|number| store.segments.get(number).is_none())
+        };
+        superfluous.extend(self.names.iter().filter(is_left_over).cloned());
         if !superfluous.is_empty() {
             store.jobs.push_back(Job::Remove {
                 names: superfluous,
