@@ -221,3 +221,30 @@ fn a_server_that_was_told_to_stop_takes_no_more_commands() {
     ));
     assert!(!server.engine.overview(server.now).is_serving);
 }
+
+#[test]
+fn a_queue_that_came_with_the_start_is_idle_since_then() {
+    let mut server = Server::start();
+    let outcome = server.declare("/", b"q", true);
+    assert_eq!(outcome, Ok(Outcome::Created));
+    server.settle();
+    let started = Now {
+        monotonic_us: 0,
+        wall_ms: 1_000_000,
+    };
+    let config = Config::default();
+    let disk = server.disk.killed();
+    let mut again = Engine::open(disk, &config, started, 43).expect("it opens again");
+    let mut helpers = Later::default();
+    for after_ms in [2_000, 60_000] {
+        let now = Now {
+            monotonic_us: after_ms * 1000,
+            wall_ms: started.wall_ms + after_ms,
+        };
+        again.end_turn(now, &mut helpers, &mut Vec::new());
+        let mut idle_since_ms = Some(1);
+        again.queue("/", b"q", &mut |row| idle_since_ms = row.idle_since_ms);
+        let expected = (after_ms > 10_000).then_some(started.wall_ms);
+        assert_eq!(idle_since_ms, expected, "after {after_ms} ms");
+    }
+}

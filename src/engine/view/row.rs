@@ -153,8 +153,12 @@ impl<S: Storage> Engine<S> {
         self.broker.exchanges()[binding.source.slot as usize].vhost
     }
 
+    /// Since when a queue is idle, if it is: since the start at the earliest, as in RabbitMQ.
     fn idle_since(&self, used_ms: u64) -> Option<u64> {
-        (used_ms + IDLE_MS < self.facts.now.wall_ms).then_some(used_ms)
+        let now = self.facts.now;
+        let started_ms = now.wall_ms.saturating_sub(now.monotonic_us / 1000);
+        let since_ms = used_ms.max(started_ms);
+        (since_ms + IDLE_MS < now.wall_ms).then_some(since_ms)
     }
 }
 
