@@ -9,9 +9,17 @@ use crate::storage::files::{Storage, read_exact_at, write_all_at};
 /// Octets that have a checksum of their own.
 pub(super) const CHUNK_OCTETS: usize = 64 << 10;
 
+/// What the name of a body's file ends with when it is kept aside.
+pub(in crate::storage) const ASIDE: &str = ".damaged";
+
 /// Name of the file of body `file`.
 pub(in crate::storage) fn body_name(file: u64) -> String {
     format!("{file:016x}.body")
+}
+
+/// Name under which the file of a body is kept for a person to look at.
+pub(in crate::storage) fn aside_name(name: &str) -> String {
+    format!("{name}{ASIDE}")
 }
 
 /// The number in the name of a body's file, if it is one.
@@ -158,7 +166,7 @@ impl<S: Storage> Gone<S> {
             return self.handle.remove(storage);
         }
         let name = body_name(self.handle.body().file);
-        match storage.rename(&name, &format!("{name}.damaged")) {
+        match storage.rename(&name, &aside_name(&name)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => storage.sync_dir(),
         }

@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 use hashbrown::HashMap;
 
 pub use self::file::LargeHandle;
-pub(super) use self::file::{Gone, body_name, number_in_body_name};
+pub(super) use self::file::{ASIDE, Gone, aside_name, body_name, number_in_body_name};
 pub use self::reading::LargeRead;
 use self::reading::Stretch;
 pub(super) use self::writing::LargeWrite;

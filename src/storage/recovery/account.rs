@@ -47,6 +47,14 @@ pub struct Account {
     pub definitions_octets_cut: u64,
 }
 
+impl Account {
+    /// Whether records before the end of the log are lost, so that something may be needed that
+    /// none of those which are left names.
+    pub(super) fn misses_records(&self) -> bool {
+        self.damaged_places + self.segments_unreadable + self.segments_missing > 0
+    }
+}
+
 impl fmt::Display for Account {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.checkpoint_lsn {

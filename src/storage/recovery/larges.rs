@@ -11,7 +11,7 @@ use crate::storage::compaction;
 use crate::storage::files::{Storage, read_exact_at};
 use crate::storage::index::Index;
 use crate::storage::jobs::Job;
-use crate::storage::large::{body_name, number_in_body_name};
+use crate::storage::large::{ASIDE, aside_name, body_name, number_in_body_name};
 use crate::storage::record_codec::{
     HEADER_OCTETS, MessagePayload, RecordHeader, Seed, decode_record,
 };
@@ -20,7 +20,8 @@ use crate::storage::store::Store;
 
 impl<S: Storage> Opening<'_, S> {
     /// Finds the bodies that lie in files of their own; removes those that nobody needs. One whose
-    /// record is damaged stays, since it may be needed.
+    /// record is damaged stays, since it may be needed; where records are missing, one that no
+    /// record names is kept aside.
     pub(super) fn large_bodies(
         &mut self,
         store: &mut Store<S>,
@@ -77,15 +78,22 @@ impl<S: Storage> Opening<'_, S> {
         }
         let mut superfluous = Vec::new();
         for name in &self.names {
-            if let Some(file) = number_in_body_name(name) {
+            // What is kept aside keeps its number, or another body might take its place there.
+            let aside = name.strip_suffix(ASIDE);
+            if let Some(file) = number_in_body_name(aside.unwrap_or(name)) {
                 greatest = greatest.max(file);
-                if !store.larges.knows(file) && !doubtful.contains(&file) {
+                let is_known = store.larges.knows(file) || doubtful.contains(&file);
+                if aside.is_none() && !is_known {
                     superfluous.push(name.clone());
                 }
             }
         }
-        self.recovery.account.large_bodies_superfluous = superfluous.len() as u32;
         store.larges.next = greatest + 1;
+        if self.recovery.account.misses_records() {
+            self.keep_bodies_aside(&superfluous)?;
+            superfluous.clear();
+        }
+        self.recovery.account.large_bodies_superfluous = superfluous.len() as u32;
         // An index may outlive its segment: a crash came before it was removed.
         let is_left_over = |name: &&String| {
             let index = number_in(name, ".idx");
@@ -98,6 +106,24 @@ impl<S: Storage> Opening<'_, S> {
                 names: superfluous,
                 map: None,
             });
+        }
+        Ok(())
+    }
+
+    /// Gives bodies another name, under which a person finds them.
+    fn keep_bodies_aside(&mut self, names: &[String]) -> Result<(), StorageError> {
+        for name in names {
+            let aside = aside_name(name);
+            let failed = |error| StorageError::new("cannot rename", name, &error);
+            self.storage.rename(name, &aside).map_err(failed)?;
+            self.recovery.account.kept_aside += 1;
+            self.report(format!(
+                "{name}: no record is left that names this large body; kept as {aside}"
+            ));
+        }
+        if !names.is_empty() {
+            let failed = |error| StorageError::new("cannot sync", "the data directory", &error);
+            self.storage.sync_dir().map_err(failed)?;
         }
         Ok(())
     }

@@ -1,6 +1,8 @@
 //! Large bodies.
 
 use super::*;
+use crate::storage::large::{aside_name, body_name};
+use crate::storage::segment::segment_name;
 
 /// A body in its own file, as [`Bench`] hands it in: `body_octets` octets of a pattern.
 fn large(bench: &mut Bench, octets: u64, durable: bool) -> (LargeBody, Vec<u8>) {
@@ -69,7 +71,7 @@ fn a_large_body_is_on_disk_before_its_batch_and_goes_with_its_last_entry() {
         assert_ne!(after.store.large_begin(1, true).file, body.file);
     }
     let entry = |sequence| Entry::new(stored.at, sequence, stored.share_octets, Entry::LOGGED);
-    let name = format!("{:016x}.body", body.file);
+    let name = body_name(body.file);
     bench.store.settle(QueueId(1), entry(1));
     bench.settle_down();
     assert!(bench.disk.contents(&name).is_some());
@@ -104,7 +106,7 @@ fn a_large_body_of_a_transaction_outlives_its_commit() {
     bench.store.settle(QueueId(1), entry);
     bench.settle_down();
     bench.settle_down();
-    let name = format!("{:016x}.body", body.file);
+    let name = body_name(body.file);
     assert!(bench.disk.contents(&name).is_none());
 }
 
@@ -121,7 +123,7 @@ fn a_large_body_that_was_settled_before_it_was_read_can_still_be_read() {
     after.store.settle_range(QueueId(1), 1, 1);
     after.settle_down();
     after.settle_down();
-    let name = format!("{:016x}.body", body.file);
+    let name = body_name(body.file);
     assert!(after.disk.contents(&name).is_none());
     check_reads_on(&mut after, &handle, &whole);
 }
@@ -186,7 +188,7 @@ fn a_large_body_that_is_damaged_or_missing_is_lost_once_and_kept_aside() {
     let stored = bench.store.append(bench.now, &message, &to, 1);
     bench.settle_down();
     let entry = Entry::new(stored.at, 1, stored.share_octets, Entry::LOGGED);
-    let name = format!("{:016x}.body", body.file);
+    let name = body_name(body.file);
     for is_missing in [false, true] {
         let disk = bench.disk.killed();
         if is_missing {
@@ -212,6 +214,49 @@ fn a_large_body_that_is_damaged_or_missing_is_lost_once_and_kept_aside() {
         let aside = names.contains(&format!("{name}.damaged"));
         assert_eq!(aside, !is_missing, "{names:?}");
     }
+}
+
+/// The body of a message whose record is damaged, the one thing that is left of it, was removed.
+#[test]
+fn a_large_body_of_which_the_record_is_lost_is_kept_aside() {
+    let mut bench = Bench::open(MemoryStorage::new());
+    bench.settle_down();
+    let (body, whole) = large(&mut bench, 300_000, true);
+    let (to, message) = ([(QueueId(1), 1)], large_message(body));
+    let stored = bench.store.append(bench.now, &message, &to, 1);
+    bench.append(1, 2, b"behind it");
+    // A body that was not published yet.
+    let (begun, _) = large(&mut bench, 300_000, true);
+    for _ in 0..3 {
+        bench.now.monotonic_us += 300_000;
+        bench.settle_down();
+    }
+    let (name, begun) = (body_name(body.file), body_name(begun.file));
+    let disk = bench.disk.killed();
+    assert!(disk.contents(&begun).is_some());
+    let mut after = Bench::open(disk);
+    after.settle_down();
+    assert_eq!(after.disk.contents(&begun), None);
+    assert!(!names(&after.disk).iter().any(|name| aside::is_aside(name)));
+
+    let disk = bench.disk.killed();
+    let octets = disk.contents(&name);
+    let at = stored.at.place as usize * 8 + 40;
+    assert!(disk.flip(&segment_name(stored.at.segment), at, 1));
+    let mut after = Bench::open(disk);
+    let told = &after.recovery.report;
+    let line = format!("{name}: no record is left");
+    assert!(told.iter().any(|told| told.starts_with(&line)), "{told:?}");
+    assert_eq!(after.recovery.account.kept_aside, 3);
+    after.settle_down();
+    let mut after = Bench::open(after.disk.killed());
+    after.settle_down();
+    assert_eq!(after.disk.contents(&name), None);
+    let kept = after.disk.contents(&aside_name(&name));
+    assert_eq!(kept, octets);
+    assert!(kept.is_some_and(|kept| kept.starts_with(&whole)));
+    let (next, _) = large(&mut after, 300_000, true);
+    assert!(next.file > body.file);
 }
 
 #[test]
@@ -244,9 +289,7 @@ fn a_large_body_that_is_damaged_is_not_served() {
         .store
         .append(bench.now, &large_message(body), &[(QueueId(1), 1)], 1);
     bench.settle_down();
-    bench
-        .disk
-        .flip(&format!("{:016x}.body", body.file), 200_000, 3);
+    bench.disk.flip(&body_name(body.file), 200_000, 3);
     assert_eq!(read_large(&mut bench, body), None);
     bench.commit();
     assert!(matches!(bench.events.last(), Some(Event::Damage(_))));
