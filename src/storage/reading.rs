@@ -201,8 +201,11 @@ fn read_segment<'a, S: Storage>(
         ..
     } = segment;
     let (number, used) = (*number, *used);
-    let mut ask = |warmth: &mut Warmth, map: Option<&Arc<S::Map>>| {
-        if let Some(range) = warmth.ask(offset, used, READ_AHEAD_GRANULES, notes.now_s) {
+    // What is wanted at least ends at `wanted_end`.
+    let mut ask = |warmth: &mut Warmth, map: Option<&Arc<S::Map>>, wanted_end: u64| {
+        let wanted = (wanted_end - 1) / GRANULE_OCTETS - offset / GRANULE_OCTETS + 1;
+        let granules_max = READ_AHEAD_GRANULES.max(wanted);
+        if let Some(range) = warmth.ask(offset, used, granules_max, notes.now_s) {
             notes.jobs.push_back(Job::Populate {
                 target: Target::Segment(number),
                 source: match map {
@@ -216,7 +219,7 @@ fn read_segment<'a, S: Storage>(
     // A record may reach into the next granule, and the next reading probably does.
     let mut warm_end = (offset + GRANULE_OCTETS / 2).min(used).max(offset + 1);
     if !warmth.touch(offset, warm_end, notes.now_s) {
-        ask(warmth, map.as_ref());
+        ask(warmth, map.as_ref(), warm_end);
         warm_end = offset + 1;
         if map.is_none() || !warmth.touch(offset, warm_end, notes.now_s) {
             notes.counters.cold_reads += 1;
@@ -226,7 +229,7 @@ fn read_segment<'a, S: Storage>(
     let Some(map) = map else {
         // Warm without a map cannot be: the map comes with the first population.
         warmth.cool(0, used);
-        ask(warmth, None);
+        ask(warmth, None, warm_end);
         return Read::Cold;
     };
     let header = map.octets(offset..offset + HEADER_OCTETS as u64, scratch);
@@ -234,7 +237,10 @@ fn read_segment<'a, S: Storage>(
         .ok()
         .and_then(|octets| RecordHeader::decode(octets, *seed));
     let record_end = header.map_or(offset + 1, |header| offset + header.record_octets());
-    if record_end > warm_end && !warmth.touch(offset, record_end.min(used), notes.now_s) {
+    let record_end = record_end.min(used);
+    if record_end > warm_end && !warmth.touch(offset, record_end, notes.now_s) {
+        // Nobody has asked for the rest of a long record yet, or not for all of it.
+        ask(warmth, Some(map), record_end);
         notes.counters.cold_reads += 1;
         return Read::Cold;
     }

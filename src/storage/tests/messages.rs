@@ -1,6 +1,7 @@
 //! Messages and pages on their way to the disk and back.
 
 use super::*;
+use crate::storage::segment::GRANULE_OCTETS;
 
 #[test]
 fn a_message_is_readable_at_every_stage_of_its_way_to_the_disk() {
@@ -25,6 +26,36 @@ fn a_message_is_readable_at_every_stage_of_its_way_to_the_disk() {
         segment: entry.at.segment
     }));
     assert_eq!(bench.body(entry).as_deref(), Some(&b"hello"[..]));
+}
+
+#[test]
+fn a_record_that_reaches_far_beyond_what_is_warm_is_read() {
+    // Longer than half a granule, and longer than what is populated at a time.
+    for (octets, gap) in [(600_000, 500_000), (900_000, 300_000), (6_000_000, 1)] {
+        let config = StoreConfig {
+            segment_octets_min: 16 << 20,
+            segment_octets_max: 16 << 20,
+            ..small_config()
+        };
+        let mut bench = Bench::open_seeded(MemoryStorage::new(), config, 7).expect("opens");
+        let before = bench.append(1, 1, &vec![1; gap]);
+        let body = vec![2; octets];
+        let entry = bench.append(1, 2, &body);
+        bench.settle_down();
+        for _ in 0..4 {
+            bench.now.monotonic_us += 60_000_000;
+            bench.settle_down();
+        }
+        // Only where the record begins is warm, as when its neighbour was read alone.
+        let segment = bench.store.segments.get_mut(entry.at.segment);
+        let segment = segment.expect("its segment");
+        segment.warmth.cool(0, segment.used);
+        assert!(bench.body(before).is_some(), "{octets}");
+        let segment = bench.store.segments.get_mut(entry.at.segment);
+        let segment = segment.expect("its segment");
+        segment.warmth.cool(GRANULE_OCTETS, segment.used);
+        assert_eq!(bench.body(entry).as_ref(), Some(&body), "{octets}");
+    }
 }
 
 #[test]
