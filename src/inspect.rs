@@ -18,7 +18,7 @@ pub fn run(directory: &Path, out: &mut dyn Write) -> u8 {
     let storage = match FileStorage::open_to_inspect(directory) {
         Ok(storage) => storage,
         Err(error) => {
-            eprintln!("leveret: {error}");
+            crate::console::complain(&error.to_string());
             return EXIT_UNAVAILABLE;
         }
     };
@@ -28,7 +28,7 @@ pub fn run(directory: &Path, out: &mut dyn Write) -> u8 {
         // A reader that has gone has seen what it wanted.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => 0,
         Err(error) => {
-            eprintln!("leveret: cannot read {}: {error}", directory.display());
+            crate::console::complain(&format!("cannot read {}: {error}", directory.display()));
             EXIT_UNAVAILABLE
         }
     }

@@ -11,7 +11,7 @@
 //!        ├ storage       records ↔ segments
 //!        └ broker        commands → records, octets for outboxes (through a `Sink`)
 //!           └ auth       may this user do that?
-//! leaves for all:        wire (values) · message · clock · random   tools: inspect · perf · ctl
+//! leaves for all:        wire (values) · message · clock · random · console   tools: inspect · perf · ctl
 //! ```
 
 pub mod admin;
@@ -20,6 +20,7 @@ pub mod broker;
 pub mod clock;
 pub mod config;
 pub mod connection;
+pub mod console;
 pub mod ctl;
 pub mod engine;
 pub mod inspect;

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use leveret::clock::Clock;
 use leveret::config::args::{self, Command};
 use leveret::config::{Config, ConfigError};
+use leveret::console::{self, Console};
 use leveret::engine::Engine;
 use leveret::reactor::{End, Reactor};
 use leveret::storage::FileStorage;
@@ -51,7 +52,7 @@ fn print(text: &str) -> ExitCode {
 
 /// A wrong option or value, as one line.
 fn complain(error: &ConfigError) -> ExitCode {
-    eprintln!("leveret: {error}");
+    console::complain(&error.to_string());
     ExitCode::from(error.exit_code())
 }
 
@@ -60,18 +61,21 @@ fn serve(server_args: &args::ServerArgs) -> ExitCode {
         Ok(config) => config,
         Err(error) => return complain(&error),
     };
-    start_log(&config.log_filter);
+    let console = Console::stdout();
+    start_log(&config.log_filter, console.clone());
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
-    match run(config) {
+    let code = match run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err((code, line)) => {
             log::error!("{line}");
-            eprintln!("leveret: {line}");
+            console::complain(&line);
             ExitCode::from(code)
         }
-    }
+    };
+    console.finish();
+    code
 }
 
 fn run(config: Config) -> Result<(), (u8, String)> {
@@ -108,10 +112,10 @@ fn run(config: Config) -> Result<(), (u8, String)> {
 }
 
 /// Log lines go to standard output, in RabbitMQ's form.
-fn start_log(filter: &str) {
+fn start_log(filter: &str, console: Console) {
     env_logger::Builder::new()
         .parse_filters(filter)
-        .target(env_logger::Target::Stdout)
+        .target(env_logger::Target::Pipe(Box::new(console)))
         .format(|out, record| {
             let level = match record.level() {
                 log::Level::Error => "error",

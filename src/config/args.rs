@@ -114,6 +114,7 @@ ENVIRONMENT
 
 SIGNALS
   SIGTERM, SIGINT        tell clients, write what is pending, exit
+  SIGHUP                 the same from a terminal that is closed; else nothing
 
 EXIT CODES
   0 done   64 wrong command line   69 not available   70 internal or storage failure

@@ -32,14 +32,14 @@ mod stop;
 mod write;
 
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, IsTerminal as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Waker};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 use slab::Slab;
 
@@ -133,7 +133,8 @@ impl<S: Storage> Reactor<S> {
             move |error: io::Error| format!("{what}: {error}")
         };
         let poll = Poll::new().map_err(fail("cannot poll"))?;
-        let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(fail("cannot take signals"))?;
+        let mut signals =
+            Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(fail("cannot take signals"))?;
         let registry = poll.registry();
         registry
             .register(&mut signals, Source::Signals.token(), Interest::READABLE)
@@ -290,11 +291,7 @@ impl<S: Storage> Reactor<S> {
     fn sort(&mut self, events: &Events, now: Now) {
         for event in events {
             match Source::of(event.token()) {
-                Source::Signals => {
-                    if self.signals.pending().count() > 0 && self.stop_at.is_none() {
-                        self.stop(now);
-                    }
-                }
+                Source::Signals => self.take_signals(now),
                 Source::Helpers => {}
                 Source::Listener(_) => self.is_accepting = self.stop_at.is_none(),
                 Source::HttpListener(_) => {
@@ -324,6 +321,22 @@ impl<S: Storage> Reactor<S> {
                     }
                 }
             }
+        }
+    }
+
+    fn take_signals(&mut self, now: Now) {
+        let mut is_stop = false;
+        for signal in self.signals.pending() {
+            // From a terminal it says that the user has gone. Others send it to have a
+            // configuration read again, and nobody expects a server to end of it.
+            if signal == SIGHUP && !std::io::stdin().is_terminal() {
+                log::info!("SIGHUP: the configuration is read by the start only");
+            } else {
+                is_stop = true;
+            }
+        }
+        if is_stop && self.stop_at.is_none() {
+            self.stop(now);
         }
     }
 

@@ -10,5 +10,6 @@ mod methods;
 mod peer;
 mod perf;
 mod prelogin;
+mod process;
 mod transcript;
 mod value;
