@@ -218,6 +218,7 @@ fn set(
             if value == "infinity" => {}
         "connection_max" | "max_connections" => return limit(config, "connections_max", value),
         "consumer_max_per_channel" => return limit(config, "consumers_per_channel_max", value),
+        "disk_free_limit.absolute" => return limit(config, "disk_free_octets_min", value),
         "max_message_size" => return limit(config, "body_octets_max", value),
         "handshake_timeout" => return limit(config, "handshake_timeout_ms", value),
         "loopback_users" => {
@@ -434,7 +435,7 @@ mod tests {
              listeners.tcp.default = 5673\n\
              listeners.tcp.local=127.0.0.1:5674   # second\n\
              heartbeat = 30\n frame_max=65536\nchannel_max = 0\n\
-             max_message_size = 64MiB\nhandshake_timeout = 5000\n\
+             max_message_size = 64MiB\ndisk_free_limit.absolute = 1MB\nhandshake_timeout = 5000\n\
              default_user = $(APP_USER)\ndefault_pass = 'a#b $(X)'\ndefault_vhost = v\n\
              default_user_tags.administrator = false\ndefault_user_tags.monitoring = true\n\
              default_permissions.read = ^a\n\
@@ -461,6 +462,7 @@ mod tests {
             (64 << 20, 5_000)
         );
         assert_eq!(limits.tail_octets_max, 8 << 20);
+        assert_eq!(limits.disk_free_octets_min, 1_000_000);
         let seed = &config.seed;
         assert_eq!(
             (&*seed.user, &*seed.password, &*seed.vhost),

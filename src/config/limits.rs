@@ -105,6 +105,8 @@ limits! {
     segment_slack: u64 = 4, 0, 1_000;
     /// How often segments are looked for that are worth rewriting, in milliseconds; a full one waits four times as long for its index.
     segment_look_ms: u64 = 250, 0, 60_000;
+    /// Octets of the disk that stay free: with less publishers are stopped.
+    disk_free_octets_min: u64 = 50_000_000, 0, 1_125_899_906_842_624;
     /// Octets of a body from which on it lies in a file of its own.
     large_body_octets_min: u64 = 1_048_576, 16_384, 16_777_216;
     /// How long a clean stop may take to write its checkpoint, in milliseconds.

@@ -16,6 +16,7 @@ pub(super) fn store(config: &Config) -> StoreConfig {
         segment_octets_min: limits.segment_octets_min,
         segment_octets_max: limits.segment_octets_max,
         segment_slack: limits.segment_slack,
+        disk_free_octets_min: limits.disk_free_octets_min,
         look_ms: limits.segment_look_ms,
         arena_octets_max: limits.arena_octets_max as usize,
         ..StoreConfig::default()

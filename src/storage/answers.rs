@@ -7,7 +7,7 @@ use super::StorageError;
 use super::definitions::RewrittenDefinitions;
 use super::event::Event;
 use super::files::{Storage, is_full};
-use super::jobs::{Answer, AnswerKind, PreparedFile};
+use super::jobs::{Answer, AnswerKind, Job, PreparedFile};
 use super::record_codec::Seed;
 use super::segment::segment_name;
 use super::store::Store;
@@ -130,6 +130,9 @@ impl<S: Storage> Store<S> {
                 self.free_octets = result.ok();
                 let low = |octets| octets < self.config.disk_free_octets_min;
                 self.disk_low = self.free_octets.is_some_and(low);
+                if self.disk_low {
+                    self.give_up_spares();
+                }
                 self.tell_alarm();
             }
         }
@@ -138,6 +141,7 @@ impl<S: Storage> Store<S> {
     /// New space could not be had: publishers pause, and it is tried again.
     pub(super) fn no_room(&mut self) {
         self.disk_full = true;
+        self.give_up_spares();
         self.retry_at = Some(self.now.after_us(RETRY_US));
         self.tell_alarm();
     }
@@ -193,6 +197,8 @@ impl<S: Storage> Store<S> {
         match result {
             Ok(prepared) => {
                 self.refused.remove(&number);
+                // What is left decides how large the next ones may be, and when publishers pause.
+                self.jobs.push_back(Job::FreeSpace);
                 let wanted = self.preparing.remove(&number);
                 self.segments.set_octets(number, prepared.octets);
                 if let Some(segment) = self.segments.get_mut(number) {
@@ -214,8 +220,10 @@ impl<S: Storage> Store<S> {
                 }
             }
             Err(error) if is_full(&error) => {
-                self.refused.insert(number);
-                self.no_room();
+                if !self.prepare_less(number) {
+                    self.refused.insert(number);
+                    self.no_room();
+                }
             }
             // The zeros of new space could not be written or synced. Nothing that counts is lost,
             // but the disk fails, and the next segment would lie on it.
@@ -252,6 +260,8 @@ impl<S: Storage> Store<S> {
         let alarm = self.disk_full || self.disk_low;
         if alarm != self.alarm {
             self.alarm = alarm;
+            // Publishers wait: it is looked at often now.
+            self.free_space_at = self.free_space_at.min(self.now.after_us(RETRY_US));
             self.events.push_back(Event::DiskAlarm(alarm));
         }
     }

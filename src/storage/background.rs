@@ -356,10 +356,21 @@ impl<S: Storage> Store<S> {
     /// which is to be removed. Small ones are followed by larger ones under load: made longer they
     /// would cost as much as new ones.
     fn keep_for_reuse(&mut self, number: u32, octets: u64) -> Option<String> {
+        if self.disk_full || self.disk_low {
+            return Some(segment_name(number));
+        }
         self.recyclable.push((octets, segment_name(number)));
         self.recyclable.sort_by_key(|(octets, _)| *octets);
         let is_too_many = self.recyclable.len() > RECYCLABLE_MAX;
         is_too_many.then(|| self.recyclable.remove(0).1)
+    }
+
+    /// Removes the files that are kept for reuse: somebody needs the room.
+    pub(super) fn give_up_spares(&mut self) {
+        if !self.recyclable.is_empty() {
+            let names = self.recyclable.drain(..).map(|(_, name)| name).collect();
+            self.jobs.push_back(Job::Remove { names, map: None });
+        }
     }
 
     /// Removes files beyond those that are kept for reuse.

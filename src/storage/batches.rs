@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::answers::RETRY_US;
 use super::event::Event;
 use super::files::Storage;
 use super::jobs::{BlockWrite, FlushJob, Helpers, Job, KeeperJob};
@@ -88,7 +89,8 @@ impl<S: Storage> Store<S> {
             }
         }
         if self.free_space_at.is_due(now) {
-            self.free_space_at = now.after_us(FREE_SPACE_US);
+            let every_us = if self.alarm { RETRY_US } else { FREE_SPACE_US };
+            self.free_space_at = now.after_us(every_us);
             self.jobs.push_back(Job::FreeSpace);
             self.jobs.extend(self.pages.give_back());
         }

@@ -9,6 +9,8 @@ use crate::clock::{Deadline, Now};
 
 /// A segment that was full sooner than this is followed by a larger one.
 const FULL_SOON_US: u64 = 2_000_000;
+/// A segment is at most this part of the room that is left on the disk.
+const SPARE_PARTS: u64 = 8;
 /// A segment that was full later than this is followed by a smaller one.
 const FULL_LATE_US: u64 = 60_000_000;
 
@@ -81,7 +83,7 @@ impl<S: Storage> Store<S> {
             .saturating_sub(filling.since.monotonic_us);
         let octets = self.segment_octets;
         if took_us < FULL_SOON_US {
-            self.segment_octets = (octets * 4).min(self.config.segment_octets_max);
+            self.segment_octets = (octets * 4).min(self.segment_octets_room());
         } else if took_us > FULL_LATE_US {
             self.segment_octets = (octets / 2).max(self.config.segment_octets_min);
         }
@@ -127,8 +129,49 @@ impl<S: Storage> Store<S> {
     pub(super) fn prepare_next(&mut self) {
         let number = self.next_number;
         if !self.prepared.contains_key(&number) && !self.preparing.contains_key(&number) {
+            self.segment_octets = self.segment_octets.min(self.segment_octets_room());
             self.prepare(number, self.segment_octets);
         }
+    }
+
+    /// The largest segment that suits the disk: two or three lie there with nothing in them, and
+    /// on a small one they must not be what takes the room.
+    fn segment_octets_room(&self) -> u64 {
+        let (min, max) = (
+            self.config.segment_octets_min,
+            self.config.segment_octets_max,
+        );
+        self.free_octets.map_or(max, |free| {
+            let spare = free.saturating_sub(self.config.disk_free_octets_min) / SPARE_PARTS;
+            (spare - spare % min).clamp(min, max)
+        })
+    }
+
+    /// Asks again for the file of a segment for which there was no room, for half of it; whether
+    /// less will do.
+    pub(super) fn prepare_less(&mut self, number: u32) -> bool {
+        self.give_up_spares();
+        let Some(&refused) = self.preparing.get(&number) else {
+            return false;
+        };
+        let used = self.segments.get(number).map_or(0, |segment| segment.used);
+        let least = self.config.segment_octets_min.max(used.next_multiple_of(8));
+        let octets = (refused / 2).max(least);
+        if octets >= refused {
+            return false;
+        }
+        if let Some(filling) = &mut self.filling
+            && filling.number == number
+        {
+            filling.octets = octets;
+        }
+        self.segment_octets = self
+            .segment_octets
+            .min(octets)
+            .max(self.config.segment_octets_min);
+        self.preparing.remove(&number);
+        self.prepare(number, octets);
+        true
     }
 
     pub(super) fn prepare(&mut self, number: u32, octets: u64) {

@@ -8,7 +8,7 @@ use super::answer::{Answer, AnswerKind, PreparedFile};
 use super::page::{page_octets, read_page, read_part, write_page};
 use super::{Job, KeeperJob, MapSource, Target};
 use crate::storage::arena::SpillSlot;
-use crate::storage::files::{Map, Storage, write_all_at};
+use crate::storage::files::{Map, Storage, is_full, write_all_at};
 use crate::storage::pages::PageOut;
 use crate::storage::record_codec::{self as codec, RecordHeader, Seed};
 use crate::storage::scan::{Scope, Summary};
@@ -132,7 +132,8 @@ impl<S: Storage> KeeperJob<S> {
 }
 
 /// Makes the file of a segment: fresh and full of zeros, or a dead one under a new name, or the
-/// one that is there made longer.
+/// one that is there made longer. What there is no room for takes none: the rest of the disk may be
+/// needed for less.
 fn prepare<S: Storage>(
     storage: &S,
     number: u32,
@@ -157,7 +158,13 @@ fn prepare<S: Storage>(
                 file
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                storage.create(&name, octets)?
+                room_for(storage, octets)?;
+                storage.create(&name, octets).inspect_err(|error| {
+                    if is_full(error) {
+                        // A part of it, with nothing in it; a start would find it of use.
+                        let _ = storage.remove(&name);
+                    }
+                })?
             }
             Err(error) => return Err(error),
         },
@@ -172,12 +179,24 @@ fn prepare<S: Storage>(
     })
 }
 
+/// Whether there is room for `octets` more, where that can be told.
+///
+/// # Errors
+/// [`io::ErrorKind::StorageFull`] when there is not.
+fn room_for<S: Storage>(storage: &S, octets: u64) -> io::Result<()> {
+    match storage.free_octets() {
+        Ok(free) if free < octets => Err(io::ErrorKind::StorageFull.into()),
+        _ => Ok(()),
+    }
+}
+
 /// Writes zeros behind the end of `file` until it has so many octets.
 fn lengthen<S: Storage>(storage: &S, file: &S::File, octets: u64) -> io::Result<()> {
     let mut end = storage.octets(file)?;
     if end >= octets {
         return Ok(());
     }
+    room_for(storage, octets - end)?;
     let zeros = vec![0; (octets - end).min(1 << 18) as usize];
     while end < octets {
         let length = (octets - end).min(zeros.len() as u64);

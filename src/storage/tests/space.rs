@@ -75,6 +75,60 @@ fn a_full_disk_raises_the_alarm_and_recovers() {
     assert!(bench.events.contains(&Event::DiskAlarm(false)));
 }
 
+/// Appends messages to a queue until publishers are to pause.
+fn fill(bench: &mut Bench, queue: u32) -> Vec<Entry> {
+    bench.settle_down();
+    let mut entries = Vec::new();
+    for sequence in 1.. {
+        if bench.store.alarm() || bench.store.tail_full() {
+            break;
+        }
+        entries.push(bench.append(queue, sequence, &[7; 1000]));
+        bench.now.monotonic_us += 10;
+        bench.commit();
+        bench.flush_one();
+        bench.keep_one();
+    }
+    entries
+}
+
+#[test]
+fn a_small_disk_that_was_full_is_of_use_again_when_its_messages_are_consumed() {
+    let least = 16 << 10;
+    for disk_octets in [100 << 10, 150 << 10, 300 << 10, 700 << 10, 2 << 20] {
+        let config = StoreConfig {
+            disk_free_octets_min: least,
+            ..small_config()
+        };
+        let disk = MemoryStorage::new();
+        disk.set_free_octets(Some(disk_octets));
+        let mut bench = Bench::open_seeded(disk, config, 9).expect("opens");
+        for round in 1..=3 {
+            let entries = fill(&mut bench, round);
+            assert!(bench.store.alarm(), "{disk_octets}, round {round}");
+            let kept = entries.len() as u64 * 1100;
+            assert!(
+                kept > disk_octets / 4,
+                "{kept} of {disk_octets}, round {round}"
+            );
+            // What was taken in is on the disk, and what is consumed is noted there.
+            for entry in entries {
+                bench.store.settle(QueueId(round), entry);
+            }
+            for _ in 0..40 {
+                bench.now.monotonic_us += 400_000;
+                bench.commit();
+                while bench.keep_one() || bench.flush_one() {}
+            }
+            assert!(
+                bench.store.flushed() >= bench.store.batch() && !bench.store.alarm(),
+                "{disk_octets}, round {round}: {:?}",
+                names(&bench.disk)
+            );
+        }
+    }
+}
+
 #[test]
 fn disk_use_is_bounded_whatever_the_order_of_acks() {
     for (seed, keep_every) in [(1, 100), (2, 10), (3, 1000)] {
