@@ -572,6 +572,7 @@ impl World {
                 frame_max: 4096,
                 exclusive_queues: Vec::new(),
                 parked: Vec::new(),
+                parked_gone: 0,
                 channels: Vec::new(),
             })
         });
@@ -644,7 +645,7 @@ impl World {
             if !matches!(
                 outcome,
                 Ok(Outcome {
-                    answer: Answer::NotYet,
+                    answer: Answer::NotYet | Answer::GoesOn,
                     ..
                 })
             ) {
@@ -659,7 +660,7 @@ impl World {
             !matches!(
                 outcome,
                 Ok(Outcome {
-                    answer: Answer::NotYet,
+                    answer: Answer::NotYet | Answer::GoesOn,
                     ..
                 })
             ),

@@ -33,7 +33,8 @@ impl Broker {
                 if self.queue_is(unacked.queue) {
                     *unacked_of_queues.entry(unacked.queue.slot).or_default() += 1;
                 }
-                if self.consumers.contains(unacked.consumer as usize) {
+                let consumer = self.consumers.get(unacked.consumer as usize);
+                if consumer.is_some_and(|it| it.generation == unacked.consumer_generation) {
                     *unacked_of_consumers.entry(unacked.consumer).or_default() += 1;
                 }
             }

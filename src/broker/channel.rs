@@ -44,16 +44,15 @@ pub struct Unacked {
     pub entry: Entry,
     /// The queue that it came from.
     pub queue: QueueKey,
-    /// The consumer that has it, if it still exists; `NO_CONSUMER` for basic.get.
+    /// The consumer that got it; `NO_CONSUMER` for basic.get.
     pub consumer: ConsumerKey,
+    /// Its [`Consumer::generation`](super::consumer::Consumer::generation): tells whether it is still
+    /// there. The delivery counts against the channel's common limit even when it is not.
+    pub consumer_generation: u32,
 }
 
 /// Stands in [`Unacked::consumer`] where no consumer's credit is used.
 pub const NO_CONSUMER: ConsumerKey = ConsumerKey::MAX;
-
-/// Stands in [`Unacked::consumer`] where the consumer was cancelled; the delivery still counts
-/// against the channel's common limit.
-pub const GONE_CONSUMER: ConsumerKey = ConsumerKey::MAX - 2;
 
 /// Marks a slot of the list whose delivery was settled out of turn.
 const SETTLED: ConsumerKey = ConsumerKey::MAX - 1;
@@ -129,17 +128,38 @@ impl UnackedList {
         None
     }
 
+    /// The greatest tag that is out, if it was not settled out of turn; never less than one that is.
+    pub fn last_tag(&self) -> Option<u64> {
+        Some(self.list.back()?.delivery_tag)
+    }
+
     /// Whether a delivery with that tag waits.
     pub fn contains(&self, delivery_tag: u64) -> bool {
         self.find(delivery_tag).is_some()
     }
 
-    /// Puts deliveries back that were taken out, oldest first, among the others.
-    pub fn restore(&mut self, taken: impl IntoIterator<Item = Unacked>) {
-        let mut all: Vec<Unacked> = self.iter().copied().chain(taken).collect();
-        all.sort_unstable_by_key(|unacked| unacked.delivery_tag);
-        self.live = all.len();
-        self.list = all.into();
+    /// Puts deliveries back that were taken out, among the others. Most find the hole that they left,
+    /// or stood at the front.
+    pub fn restore(&mut self, mut taken: Vec<Unacked>) {
+        taken.sort_unstable_by_key(|unacked| unacked.delivery_tag);
+        self.live += taken.len();
+        let mut homeless = Vec::new();
+        for unacked in taken.into_iter().rev() {
+            let tag = unacked.delivery_tag;
+            let is_first = self.list.front().is_none_or(|it| tag < it.delivery_tag);
+            let found = self.list.binary_search_by_key(&tag, |it| it.delivery_tag);
+            match found {
+                Ok(at) => self.list[at] = unacked,
+                Err(_) if is_first => self.list.push_front(unacked),
+                Err(_) => homeless.push(unacked),
+            }
+        }
+        if !homeless.is_empty() {
+            // The holes were the greater part once, and were closed.
+            self.list.extend(homeless);
+            let list = self.list.make_contiguous();
+            list.sort_unstable_by_key(|unacked| unacked.delivery_tag);
+        }
     }
 
     /// Takes everything, oldest first.
@@ -155,9 +175,12 @@ impl UnackedList {
         self.list.iter().filter(|slot| slot.consumer != SETTLED)
     }
 
-    fn forget_consumer(&mut self, key: ConsumerKey) {
-        for slot in self.list.iter_mut().filter(|slot| slot.consumer == key) {
-            slot.consumer = GONE_CONSUMER;
+    /// Gives the memory back that very many deliveries took, once none is left.
+    pub fn forget_peak(&mut self) {
+        /// What a consumer with a large prefetch fills again and again.
+        const KEPT: usize = 4096;
+        if self.list.is_empty() && self.list.capacity() > KEPT {
+            self.list = VecDeque::new();
         }
     }
 
@@ -219,6 +242,9 @@ pub struct Channel {
     pub next_delivery_tag: u64,
     /// Deliveries that await their acknowledgement.
     pub unacked: UnackedList,
+    /// Up to this tag a command settles what is out, a slice at a time, and has not come to its end;
+    /// 0 when none does.
+    pub settling: u64,
     /// Deliveries to consumers (not by basic.get) among them; what `global_prefetch` limits.
     pub consumer_unacked: u32,
     /// `basic.qos` with `global=false`: the limit of consumers started from now on; 0 is none.
@@ -266,6 +292,7 @@ impl Channel {
             number,
             next_delivery_tag: 1,
             unacked: UnackedList::default(),
+            settling: 0,
             consumer_unacked: 0,
             prefetch_count: 0,
             global_prefetch_count: 0,
@@ -280,18 +307,6 @@ impl Channel {
             route: RouteCache::default(),
             is_listed: false,
             is_unconfirmed: false,
-        }
-    }
-
-    /// The consumer is gone; its index may be given to another.
-    pub fn forget_consumer(&mut self, key: ConsumerKey) {
-        self.unacked.forget_consumer(key);
-        if let Mode::Tx(transaction) = &mut self.mode {
-            for (unacked, _) in &mut transaction.settlements {
-                if unacked.consumer == key {
-                    unacked.consumer = GONE_CONSUMER;
-                }
-            }
         }
     }
 }
@@ -332,9 +347,7 @@ impl Broker {
         consumers.sort_unstable();
         let mut pairs = Pairs::default();
         // Messages are back before the consumers go, so that an auto-delete queue takes them along.
-        for consumer in &consumers {
-            self.silence(*consumer);
-        }
+        self.detach_consumers(key.slot, &consumers);
         self.requeue_all(deliveries, sink);
         for consumer in consumers {
             if self
@@ -352,14 +365,5 @@ impl Broker {
         self.sessions[session.slot as usize]
             .channels
             .retain(|&other| other != key.slot);
-    }
-
-    /// Takes a consumer out of its queue's turn for good.
-    fn silence(&mut self, key: ConsumerKey) {
-        let consumer = &mut self.consumers[key as usize];
-        consumer.is_available = false;
-        consumer.unacked = 0;
-        let queue = &mut self.queues[consumer.queue.slot as usize];
-        queue.available.remove(key);
     }
 }

@@ -66,6 +66,9 @@ pub enum Answer {
     /// The command was not taken, since something it needs is being read; give it again when the
     /// storage has answered.
     NotYet,
+    /// A slice of the command was done; give it again in the next turn, before any other of its
+    /// channel.
+    GoesOn,
     /// exchange.declare-ok
     ExchangeDeclareOk,
     /// exchange.delete-ok

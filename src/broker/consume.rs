@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::Broker;
-use super::channel::{GONE_CONSUMER, Mode, NO_CONSUMER, Unacked};
+use super::channel::{Mode, NO_CONSUMER, Unacked};
 use super::command::{Answer, Outcome};
 use super::consumer::{Consumer, ConsumerKey};
 use super::delivery::settle;
@@ -26,6 +26,12 @@ use crate::wire::{DeliveryTag, ShortString};
 
 /// Deliveries that a closing channel gives back at once; more go in slices.
 const REQUEUE_AT_ONCE: usize = 4096;
+
+/// Deliveries that one command settles at once, but for a transaction; more go in slices.
+const SETTLED_AT_ONCE: u64 = 8192;
+
+/// Keys of consumers that are gone through at the price of a unit of [`Broker::effort`].
+const KEYS_PER_EFFORT: u64 = 64;
 
 impl Broker {
     pub(super) fn consume<S: Sink>(
@@ -80,6 +86,7 @@ impl Broker {
         let priority = priority.unwrap_or(0);
         let state = &self.channels[channel as usize];
         let session = state.session.slot;
+        self.generation += 1;
         let consumer = Consumer {
             queue: key,
             channel,
@@ -93,6 +100,8 @@ impl Broker {
             prefetch_count: state.prefetch_count,
             unacked: 0,
             is_available: false,
+            is_parked: false,
+            generation: self.generation,
             arguments: consume.arguments.as_bytes().into(),
         };
         let consumer_key = self.consumers.insert(consumer) as ConsumerKey;
@@ -140,31 +149,80 @@ impl Broker {
         sink: &mut S,
     ) {
         let consumer = self.detach_consumer(key);
-        let queue = &self.queues[consumer.queue.slot as usize];
-        if queue.properties.auto_delete && queue.consumers.is_empty() {
-            self.remove_queue(consumer.queue, pairs, sink);
+        if self.queue_is(consumer.queue) {
+            let queue = &self.queues[consumer.queue.slot as usize];
+            if queue.properties.auto_delete && queue.consumers.is_empty() {
+                self.remove_queue(consumer.queue, pairs, sink);
+            }
         }
     }
 
-    /// Takes a consumer off every list.
+    /// Takes a consumer off every list, and those of its queue off the queue's when they are there
+    /// still: [`Broker::detach_consumers`].
     fn detach_consumer(&mut self, key: ConsumerKey) -> Consumer {
         let consumer = self.consumers.remove(key as usize);
+        let is_queue_there = self.queue_is(consumer.queue);
         let channel = &mut self.channels[consumer.channel as usize];
         channel.consumers.remove(consumer.tag());
-        if consumer.unacked > 0 {
-            channel.forget_consumer(key);
+        if is_queue_there {
+            let queue = &mut self.queues[consumer.queue.slot as usize];
+            if is_reply_queue(&queue.name) {
+                channel.reply_to = None;
+            }
+            self.effort += queue.consumers.len() as u64 / KEYS_PER_EFFORT;
+            take_out(&mut queue.consumers, key);
+            if consumer.is_available {
+                queue.available.remove(key);
+            }
+            queue.has_exclusive_consumer &= !consumer.exclusive;
         }
-        let queue = &mut self.queues[consumer.queue.slot as usize];
-        if is_reply_queue(&queue.name) {
-            channel.reply_to = None;
+        if consumer.is_parked {
+            self.forget_parked(consumer.session);
         }
-        queue.consumers.retain(|&other| other != key);
-        queue.available.remove(key);
-        queue.has_exclusive_consumer &= !consumer.exclusive;
-        self.sessions[consumer.session as usize]
-            .parked
-            .retain(|&other| other != key);
         consumer
+    }
+
+    /// A parked consumer of a session has gone. Its key stays on the session's list until such keys
+    /// are the greater part.
+    fn forget_parked(&mut self, slot: u32) {
+        let session = &mut self.sessions[slot as usize];
+        session.parked_gone += 1;
+        if session.parked_gone * 2 > session.parked.len() {
+            session.parked_gone = 0;
+            let consumers = &self.consumers;
+            session.parked.retain(|&key| {
+                let consumer = consumers.get(key as usize);
+                consumer.is_some_and(|it| it.is_parked && it.session == slot)
+            });
+        }
+    }
+
+    /// Takes the consumers of a channel, which is closing, off the lists of their queues: their
+    /// number and those lists may be long, and one by one would cost the product of both.
+    pub(super) fn detach_consumers(&mut self, channel: u32, keys: &[ConsumerKey]) {
+        let place = |&key: &ConsumerKey| (self.consumers[key as usize].queue.slot, key);
+        let mut places: Vec<(u32, ConsumerKey)> = keys.iter().map(place).collect();
+        places.sort_unstable();
+        for of_queue in places.chunk_by(|a, b| a.0 == b.0) {
+            let queue = &mut self.queues[of_queue[0].0 as usize];
+            let all = queue.consumers.len();
+            if of_queue.len() < all / KEYS_PER_EFFORT as usize {
+                for &(_, key) in of_queue {
+                    self.effort += all as u64 / KEYS_PER_EFFORT;
+                    take_out(&mut queue.consumers, key);
+                    queue.available.remove(key);
+                }
+            } else {
+                self.effort += all as u64;
+                let consumers = &self.consumers;
+                let stays = |key: ConsumerKey| consumers[key as usize].channel != channel;
+                queue.consumers.retain(|&key| stays(key));
+                queue.available.retain(stays);
+            }
+        }
+        for &key in keys {
+            self.consumers[key as usize].is_available = false;
+        }
     }
 
     /// Ends a consumer whose queue goes, and tells the client when it understands that.
@@ -271,6 +329,7 @@ impl Broker {
                 entry,
                 queue,
                 consumer: NO_CONSUMER,
+                consumer_generation: 0,
             });
         }
         self.renew_permission(queue.slot, sink);
@@ -284,7 +343,7 @@ impl Broker {
         channel: u32,
         ack: &basic::Ack,
         sink: &mut S,
-    ) -> Result<(), Exception> {
+    ) -> Result<bool, Exception> {
         self.settle_tags(
             channel,
             ack.delivery_tag,
@@ -294,7 +353,8 @@ impl Broker {
         )
     }
 
-    /// Settles the deliveries that an acknowledgement speaks of. Tag 0 with `multiple` is all.
+    /// Settles the deliveries that an acknowledgement speaks of. Tag 0 with `multiple` is all. Very
+    /// many are settled a slice at a time; says whether that was the last.
     pub(super) fn settle_tags<S: Sink>(
         &mut self,
         channel: u32,
@@ -302,7 +362,7 @@ impl Broker {
         multiple: bool,
         settlement: Settlement,
         sink: &mut S,
-    ) -> Result<(), Exception> {
+    ) -> Result<bool, Exception> {
         let state = &mut self.channels[channel as usize];
         if let Mode::Tx(transaction) = &state.mode {
             transaction.check_room(&self.limits, 0)?;
@@ -311,26 +371,52 @@ impl Broker {
             let text = format!("unknown delivery tag {delivery_tag}");
             Err(Exception::precondition_failed(text))
         };
-        if !multiple {
+        let mut is_done = true;
+        if multiple {
+            if state.settling == 0 {
+                // As in RabbitMQ the tag itself must be outstanding, not only some below it.
+                state.settling = match delivery_tag {
+                    0 => state.unacked.last_tag().unwrap_or(0),
+                    tag if state.unacked.contains(tag) => tag,
+                    _ => return unknown(),
+                };
+            }
+            // A transaction only notes them, and takes all of them or none.
+            if matches!(state.mode, Mode::Tx(_)) {
+                let up_to = std::mem::take(&mut state.settling);
+                while let Some(unacked) = self.take_first_up_to(channel, up_to) {
+                    self.settle_one(channel, unacked, settlement, sink);
+                }
+            } else {
+                is_done = self.settle_many(channel, settlement, sink);
+            }
+        } else {
             let Some(unacked) = state.unacked.take(delivery_tag) else {
                 return unknown();
             };
             self.settle_one(channel, unacked, settlement, sink);
-        } else if delivery_tag == 0 {
-            while let Some(unacked) = self.take_first_up_to(channel, u64::MAX) {
-                self.settle_one(channel, unacked, settlement, sink);
-            }
-        } else {
-            // As in RabbitMQ the tag itself must be outstanding, not only some below it.
-            if !state.unacked.contains(delivery_tag) {
-                return unknown();
-            }
-            while let Some(unacked) = self.take_first_up_to(channel, delivery_tag) {
-                self.settle_one(channel, unacked, settlement, sink);
-            }
         }
         self.credit_returned(channel);
-        Ok(())
+        Ok(is_done)
+    }
+
+    /// Settles deliveries up to [`Channel::settling`](super::Channel::settling), not too many at once;
+    /// says whether that was all of them.
+    #[inline]
+    fn settle_many<S: Sink>(&mut self, channel: u32, settlement: Settlement, sink: &mut S) -> bool {
+        let up_to = self.channels[channel as usize].settling;
+        for settled in 0..SETTLED_AT_ONCE {
+            let Some(unacked) = self.take_first_up_to(channel, up_to) else {
+                let state = &mut self.channels[channel as usize];
+                state.settling = 0;
+                state.unacked.forget_peak();
+                self.effort += settled;
+                return true;
+            };
+            self.settle_delivery(channel, unacked, settlement, sink);
+        }
+        self.effort += SETTLED_AT_ONCE;
+        false
     }
 
     #[inline]
@@ -368,8 +454,9 @@ impl Broker {
         if unacked.consumer != NO_CONSUMER {
             state.consumer_unacked -= 1;
             let has_limited = state.has_limited;
-            if unacked.consumer != GONE_CONSUMER {
-                let consumer = &mut self.consumers[unacked.consumer as usize];
+            if let Some(consumer) = self.consumers.get_mut(unacked.consumer as usize)
+                && consumer.generation == unacked.consumer_generation
+            {
                 consumer.unacked -= 1;
                 // Where others wait for the same credit, it comes back with theirs and in turn.
                 if !consumer.is_available && !has_limited {
@@ -455,12 +542,15 @@ impl Broker {
         if !requeue {
             return Err(Exception::not_implemented("requeue=false"));
         }
-        let deliveries = self.channels[channel as usize].unacked.take_all();
-        for unacked in deliveries {
-            self.settle_delivery(channel, unacked, Settlement::Requeue, sink);
+        let state = &mut self.channels[channel as usize];
+        if state.settling == 0 {
+            state.settling = state.unacked.last_tag().unwrap_or(0);
         }
+        let is_done = self.settle_many(channel, Settlement::Requeue, sink);
         self.credit_returned(channel);
-        Ok(Outcome::now(if answer {
+        Ok(Outcome::now(if !is_done {
+            Answer::GoesOn
+        } else if answer {
             Answer::RecoverOk
         } else {
             Answer::Nothing
@@ -476,6 +566,13 @@ impl Broker {
         if !deliveries.is_empty() {
             self.slices.push_back(Slice::Requeue(deliveries));
         }
+    }
+}
+
+/// Takes a consumer out of a list, which keeps its order.
+fn take_out(list: &mut Vec<ConsumerKey>, key: ConsumerKey) {
+    if let Some(at) = list.iter().position(|&other| other == key) {
+        list.remove(at);
     }
 }
 

@@ -5,7 +5,8 @@ use super::session::OutboxKey;
 use crate::planted::{Fault, planted};
 use crate::wire::encode::DeliverPrefix;
 
-/// Index of a consumer while it exists; removed from every list when it goes.
+/// Index of a consumer while it exists; removed from every list when it goes but for those of what is
+/// unacknowledged, which name its generation, too.
 pub type ConsumerKey = u32;
 
 /// One consumer. What a delivery needs comes first, in one line of the cache where the tag is short.
@@ -18,8 +19,8 @@ pub struct Consumer {
     pub queue: QueueKey,
     /// The channel it was started on (index into the broker's channels).
     pub channel: u32,
-    /// Its session (index into the broker's sessions).
-    pub session: u32,
+    /// Tells the holders of one index apart.
+    pub generation: u32,
     /// Deliveries it has unacknowledged.
     pub unacked: u32,
     /// That channel's number on its connection.
@@ -33,8 +34,12 @@ pub struct Consumer {
     pub is_available: bool,
     /// The queue's only consumer by its own wish.
     pub exclusive: bool,
+    /// It is among its session's parked consumers.
+    pub is_parked: bool,
     /// What every delivery begins with; holds its tag, unique on the channel.
     pub deliver_prefix: DeliverPrefix,
+    /// Its session (index into the broker's sessions).
+    pub session: u32,
     /// Served before those of a lower one as long as it has credit (`x-priority`).
     pub priority: i64,
     /// Arguments it was started with, a field table's octets without its length.

@@ -38,7 +38,8 @@ impl Broker {
                         self.end_of_turn(slot);
                     }
                     return Some(key);
-                } else {
+                } else if !consumer.is_parked {
+                    consumer.is_parked = true;
                     self.sessions[consumer.session as usize].parked.push(key);
                 }
             }
@@ -256,6 +257,7 @@ impl Broker {
             entry,
             queue,
             consumer: key,
+            consumer_generation: consumer.generation,
         });
     }
 
@@ -345,10 +347,16 @@ impl Broker {
     }
 
     /// The outbox of a session has room again: its consumers get their turn.
-    pub fn outbox_ready(&mut self, session: u32) {
-        if let Some(session) = self.sessions.get_mut(session as usize) {
+    pub fn outbox_ready(&mut self, slot: u32) {
+        if let Some(session) = self.sessions.get_mut(slot as usize) {
+            session.parked_gone = 0;
             for key in std::mem::take(&mut session.parked) {
-                if self.consumers.contains(key as usize) {
+                // Some may have gone, and their index to another.
+                if let Some(consumer) = self.consumers.get_mut(key as usize)
+                    && consumer.is_parked
+                    && consumer.session == slot
+                {
+                    consumer.is_parked = false;
                     self.offer(key);
                 }
             }

@@ -121,6 +121,8 @@ pub struct Broker {
     sessions: Slab<Session>,
     /// Changes whenever a remembered route or right may be wrong; never 0.
     epoch: u64,
+    /// See [`Broker::effort`].
+    effort: u64,
     /// Gives each holder of a slot its number.
     generation: u32,
     next_queue_id: u32,
@@ -166,6 +168,7 @@ impl Broker {
             channels: Slab::new(),
             sessions: Slab::new(),
             epoch: 1,
+            effort: 0,
             generation: 0,
             next_queue_id: 1,
             random: Random::new(seed),
@@ -201,7 +204,7 @@ impl Broker {
         let slot = channel.slot;
         match command {
             Command::Publish(publish) => self.publish(now, slot, publish, sink).map(nothing),
-            Command::Ack(ack) => self.ack(slot, ack, sink).map(nothing),
+            Command::Ack(ack) => self.ack(slot, ack, sink).map(settled),
             _ => self.apply_rare(now, slot, command, sink),
         }
     }
@@ -222,20 +225,20 @@ impl Broker {
         };
         match command {
             Command::Publish(publish) => self.publish(now, channel, publish, sink).map(nothing),
-            Command::Ack(ack) => self.ack(channel, ack, sink).map(nothing),
+            Command::Ack(ack) => self.ack(channel, ack, sink).map(settled),
             Command::Nack(basic::Nack {
                 delivery_tag,
                 multiple,
                 requeue: back,
             }) => self
                 .settle_tags(channel, *delivery_tag, *multiple, requeue(*back), sink)
-                .map(nothing),
+                .map(settled),
             Command::Reject(basic::Reject {
                 delivery_tag,
                 requeue: back,
             }) => self
                 .settle_tags(channel, *delivery_tag, false, requeue(*back), sink)
-                .map(nothing),
+                .map(settled),
             Command::Get(get) => self.get(now, channel, get, sink),
             Command::Consume(consume) => self.consume(now, channel, consume, sink),
             Command::Cancel(cancel) => Ok(self.cancel(channel, cancel, sink)),
@@ -255,6 +258,14 @@ impl Broker {
             Command::TxCommit => self.tx_commit(now, channel, sink),
             Command::TxRollback => self.tx_rollback(channel, sink),
         }
+    }
+
+    /// What commands have cost beyond what every one does, since the start: bindings looked at and
+    /// queues given to where those are many, deliveries settled at once, lists gone through. The
+    /// unit is about what a queue of a fan-out takes. A turn that has seen much of it is to end.
+    #[inline]
+    pub fn effort(&self) -> u64 {
+        self.effort
     }
 
     fn channel_is(&self, key: ChannelKey) -> bool {
@@ -304,4 +315,13 @@ impl Broker {
 
 fn nothing((): ()) -> Outcome {
     Outcome::now(Answer::Nothing)
+}
+
+/// What an acknowledgement comes to that is done, or goes on.
+fn settled(is_done: bool) -> Outcome {
+    Outcome::now(if is_done {
+        Answer::Nothing
+    } else {
+        Answer::GoesOn
+    })
 }

@@ -132,6 +132,7 @@ impl Broker {
         } else {
             self.give_to_queues(now, channel, &queues, publish, sink)
         };
+        self.effort += queues.len() as u64;
         let cache = &mut self.channels[channel as usize].route;
         cache.routed += queues.len() as u64;
         cache.queues = queues;
@@ -315,10 +316,9 @@ impl Broker {
     fn recall(&mut self, channel: u32, message: &Message<'_>) -> bool {
         let cache = &mut self.channels[channel as usize].route;
         let names = message.names;
-        let found = cache.same_exchange(names, self.epoch).and_then(|exchange| {
-            let queue = self.routes.recall(self.epoch, exchange, names);
-            queue.filter(|_| !cache.by_headers)
-        });
+        let found = cache
+            .same_exchange(names, self.epoch)
+            .and_then(|exchange| self.routes.recall(self.epoch, exchange, names));
         if let Some((queue, is_logged)) = found {
             cache.set_queue(names, queue, is_logged);
         }
@@ -338,14 +338,9 @@ impl Broker {
         let is_next = cache.same_exchange(message.names, self.epoch).is_some();
         let mut queues = std::mem::take(&mut self.channels[channel as usize].route.queues);
         queues.clear();
-        let by_headers = self.reaches_headers_exchange(key);
-        if !by_headers {
-            self.route(
-                key,
-                message.routing_key(),
-                &SortedHeaders::default(),
-                &mut queues,
-            );
+        let by_headers = !self.route(key, message.routing_key(), None, &mut queues);
+        if by_headers {
+            queues.clear();
         }
         let logged = queues
             .iter()
@@ -404,7 +399,7 @@ impl Broker {
     ) {
         let headers = Properties::stored(message.properties).headers();
         let headers = headers.map_or_else(SortedHeaders::default, SortedHeaders::of);
-        self.route(exchange, message.routing_key(), &headers, queues);
+        self.route(exchange, message.routing_key(), Some(&headers), queues);
     }
 
     #[cold]

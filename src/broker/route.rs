@@ -47,8 +47,9 @@ impl RouteCache {
         self.exchange.filter(|_| is_same)
     }
 
-    /// Takes over the route to one queue.
+    /// Takes over the route to one queue, which no headers change.
     pub fn set_queue(&mut self, names: &[u8], queue: QueueKey, is_logged: bool) {
+        self.by_headers = false;
         self.names.clear();
         self.names.extend_from_slice(names);
         self.queues.clear();
@@ -192,6 +193,11 @@ pub(super) struct Router {
 impl Router {
     /// Collects the queues that a message published to `exchange` reaches, each once, in the
     /// order in which they are found. Loops of exchanges end since each is visited once.
+    ///
+    /// * `headers`: the message's own; `None` asks for a route that holds for all messages with the
+    ///   routing key. Where an exchange on the way looks at headers there is none: the answer is
+    ///   false then, and what was found means nothing.
+    /// * `effort`: see [`Broker::effort`].
     #[expect(
         clippy::too_many_arguments,
         reason = "the parts of the broker that routing reads"
@@ -200,14 +206,16 @@ impl Router {
         &mut self,
         exchange: ExchangeKey,
         routing_key: &[u8],
-        headers: &SortedHeaders<'_>,
+        headers: Option<&SortedHeaders<'_>>,
         exchanges: &mut Slab<Exchange>,
         queues: &mut Slab<Queue>,
         bindings: &Bindings,
+        effort: &mut u64,
         found: &mut Vec<QueueKey>,
-    ) {
+    ) -> bool {
         self.round += 1;
         let round = self.round;
+        let no_headers = SortedHeaders::default();
         self.exchanges.clear();
         self.exchanges.push(exchange);
         exchanges[exchange.slot as usize].mark = round;
@@ -215,7 +223,13 @@ impl Router {
         while let Some(&current) = self.exchanges.get(at) {
             at += 1;
             let (mut further, known) = (Vec::new(), &mut self.exchanges);
-            exchanges[current.slot as usize].route(routing_key, headers, bindings, |binding| {
+            let exchange = &mut exchanges[current.slot as usize];
+            if headers.is_none() && exchange.reads_headers() {
+                return false;
+            }
+            let headers = headers.unwrap_or(&no_headers);
+            *effort += 1;
+            *effort += exchange.route(routing_key, headers, bindings, |binding| {
                 match bindings[binding].destination {
                     Destination::Queue(key) => {
                         // One that is gone may have bindings left.
@@ -242,21 +256,23 @@ impl Router {
                 }
             }
         }
+        true
     }
 }
 
 impl Broker {
+    /// Collects the queues that a message reaches; see [`Router::route`].
     pub(super) fn route(
         &mut self,
         exchange: ExchangeKey,
         routing_key: &[u8],
-        headers: &SortedHeaders<'_>,
+        headers: Option<&SortedHeaders<'_>>,
         found: &mut Vec<QueueKey>,
-    ) {
+    ) -> bool {
         let of = &self.exchanges[exchange.slot as usize];
         if of.name.is_empty() {
             found.extend(self.queue_key(of.vhost, routing_key));
-            return;
+            return true;
         }
         self.router.route(
             exchange,
@@ -265,34 +281,9 @@ impl Broker {
             &mut self.exchanges,
             &mut self.queues,
             &self.bindings,
+            &mut self.effort,
             found,
-        );
-    }
-
-    /// Whether a message published to `exchange` may come to one that looks at headers.
-    pub(super) fn reaches_headers_exchange(&self, exchange: ExchangeKey) -> bool {
-        let mut seen = vec![exchange];
-        let mut at = 0;
-        while let Some(&current) = seen.get(at) {
-            at += 1;
-            let exchange = &self.exchanges[current.slot as usize];
-            if exchange.reads_headers() {
-                return true;
-            }
-            if exchange.leads_to_exchanges == 0 {
-                continue;
-            }
-            for (_, binding) in self.bindings.iter() {
-                if let Destination::Exchange(next) = binding.destination
-                    && binding.source == current
-                    && self.exchange_is(next)
-                    && !seen.contains(&next)
-                {
-                    seen.push(next);
-                }
-            }
-        }
-        false
+        )
     }
 }
 

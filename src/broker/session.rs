@@ -41,6 +41,8 @@ pub struct Session {
     pub exclusive_queues: Vec<QueueKey>,
     /// Consumers that were passed over since the outbox had no room.
     pub parked: Vec<ConsumerKey>,
+    /// Entries of that list whose consumer has gone since.
+    pub parked_gone: usize,
     /// Indices of its open channels.
     pub channels: Vec<u32>,
 }

@@ -84,30 +84,45 @@ impl Turn {
         }
     }
 
-    /// Puts a consumer before the first one that does not go `before` it.
+    /// Puts a consumer behind those that go `before` it, which all stand at the front.
     pub fn insert_behind(&mut self, key: ConsumerKey, before: impl Fn(ConsumerKey) -> bool) {
-        let at = self.iter().position(|other| !before(other));
-        match at {
-            None => self.push_back(key),
-            Some(at) => {
-                let others = self.others.get_or_insert_default();
-                if at == 0 {
-                    others.push_front(std::mem::replace(&mut self.front, key));
-                } else {
-                    others.insert(at - 1, key);
-                }
-            }
+        if self.is_empty() {
+            self.front = key;
+            return;
+        }
+        let others = self.others.get_or_insert_default();
+        if before(self.front) {
+            let at = others.partition_point(|&other| before(other));
+            others.insert(at, key);
+        } else {
+            others.push_front(std::mem::replace(&mut self.front, key));
         }
     }
 
     /// Takes a consumer out, wherever it stands.
     pub fn remove(&mut self, key: ConsumerKey) {
-        if let Some(others) = &mut self.others {
-            others.retain(|&other| other != key);
-        }
         if self.front == key {
             self.pop_front();
+        } else if let Some(others) = &mut self.others
+            && let Some(at) = others.iter().position(|&other| other == key)
+        {
+            others.remove(at);
         }
+        self.forget_memory();
+    }
+
+    /// Keeps those for which `stays` is true.
+    pub fn retain(&mut self, mut stays: impl FnMut(ConsumerKey) -> bool) {
+        if let Some(others) = &mut self.others {
+            others.retain(|&other| stays(other));
+        }
+        if !self.is_empty() && !stays(self.front) {
+            self.pop_front();
+        }
+        self.forget_memory();
+    }
+
+    fn forget_memory(&mut self) {
         if self.others.as_ref().is_some_and(|others| others.is_empty()) {
             self.others = None;
         }
@@ -145,6 +160,16 @@ mod tests {
         turn.push_back(9);
         turn.remove(9);
         assert!(all(&turn).is_empty());
+        for key in 1..9 {
+            turn.push_back(key);
+        }
+        turn.retain(|key| key % 3 != 1);
+        assert_eq!(all(&turn), [2, 3, 5, 6, 8]);
+        turn.remove(5);
+        turn.remove(7);
+        assert_eq!(all(&turn), [2, 3, 6, 8]);
+        turn.retain(|_| false);
+        assert!(all(&turn).is_empty() && !turn.has_others());
     }
 
     #[test]

@@ -159,7 +159,9 @@ impl Broker {
             sink.release(publish.entry);
         }
         let taken = settlements.into_iter().map(|(unacked, _)| unacked);
-        self.channels[channel as usize].unacked.restore(taken);
+        self.channels[channel as usize]
+            .unacked
+            .restore(taken.collect());
         Ok(Outcome::now(Answer::TxRollbackOk))
     }
 

@@ -110,7 +110,7 @@ pub(super) fn encode_answer(out: &mut Vec<u8>, number: u16, answer: &Answer, tag
     let number = ChannelNumber(number);
     let short = |octets| ShortString::new(octets).expect("names are short strings");
     match answer {
-        Answer::Nothing | Answer::NotYet => {}
+        Answer::Nothing | Answer::NotYet | Answer::GoesOn => {}
         Answer::ExchangeDeclareOk => method_frame(out, number, &exchange::DeclareOk {}),
         Answer::ExchangeDeleteOk => method_frame(out, number, &exchange::DeleteOk {}),
         Answer::ExchangeBindOk => method_frame(out, number, &exchange::BindOk {}),

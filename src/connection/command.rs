@@ -155,6 +155,10 @@ impl Connection {
                 answer: Answer::NotYet,
                 ..
             }) => Ok(Step::Pause(Pause::Storage)),
+            Ok(Outcome {
+                answer: Answer::GoesOn,
+                ..
+            }) => Ok(Step::Pause(Pause::Turn)),
             Ok(_) if no_wait => Ok(Step::Done),
             Ok(Outcome { answer, after }) => {
                 let after = after.filter(|&batch| !host.is_flushed(batch));

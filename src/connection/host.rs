@@ -83,6 +83,9 @@ pub trait Host {
     /// Whether there is room for the answer to another command, in the outbox together with
     /// answers of `held_octets` octets that are not in it yet.
     fn has_room(&self, held_octets: usize) -> bool;
+    /// Whether another command may be taken in this call; the first always may. A few octets can ask
+    /// for much work, and other peers wait for the turn to end.
+    fn has_time(&self) -> bool;
     /// Whether publishers may go on: the log's tail and the alarms allow it.
     fn may_publish(&self) -> bool;
     /// Checks credentials; gives the user's name.

@@ -25,7 +25,7 @@ use self::channel::{ChannelSlot, ChannelState};
 use self::heartbeat::{Heartbeat, Look};
 pub use self::host::{Client, Host, LogInError, Offer};
 use self::publish::OpenFrame;
-use crate::broker::{Batch, ChannelKey, Command, Exception, SessionKey};
+use crate::broker::{Answer, Batch, ChannelKey, Command, Exception, Outcome, SessionKey};
 use crate::clock::{Deadline, Now};
 use crate::wire::decoder::{self, Decoded};
 use crate::wire::encode::{heartbeat, method_frame};
@@ -63,6 +63,8 @@ pub enum Pause {
     Publishing,
     /// The outbox has no room for more answers.
     Outbox,
+    /// What was done for the peer in this turn has cost enough; the next turn goes on.
+    Turn,
 }
 
 /// What became of octets handed in.
@@ -234,6 +236,9 @@ impl Connection {
         if !host.has_room(self.held_octets) {
             return Ok(Step::Pause(self.without_room()));
         }
+        if !host.has_time() {
+            return Ok(Step::Pause(Pause::Turn));
+        }
         let rest = &input[*consumed..];
         let (kind, number, payload, octets) = match decoder::decode(rest, self.frame_max) {
             Ok(Decoded::Frame {
@@ -341,11 +346,17 @@ impl Connection {
             PUBLISH => self.publish(input, consumed, (at, number, key), arguments, octets, host),
             ACK => {
                 let ack = basic::Ack::decode_arguments(arguments)?;
-                let outcome = host.apply(key, &Command::Ack(ack));
-                *consumed += octets;
-                outcome
-                    .map_err(|exception| Fault::Exception(exception, ids))
-                    .or_else(|fault| self.channel_fault(number, fault, host))?;
+                match host.apply(key, &Command::Ack(ack)) {
+                    Ok(Outcome {
+                        answer: Answer::GoesOn,
+                        ..
+                    }) => return Ok(Step::Pause(Pause::Turn)),
+                    Ok(_) => *consumed += octets,
+                    Err(exception) => {
+                        *consumed += octets;
+                        self.channel_fault(number, Fault::Exception(exception, ids), host)?;
+                    }
+                }
                 Ok(Step::Done)
             }
             _ => {

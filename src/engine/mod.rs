@@ -172,7 +172,8 @@ impl<S: Storage> Engine<S> {
                 match self.peers[id.slot as usize].pause {
                     Some(Pause::Outbox) => self.paused.push(id),
                     Some(Pause::Storage | Pause::Publishing) => self.resumed.push(id),
-                    None => {}
+                    // It is on the other list.
+                    Some(Pause::Turn) | None => {}
                 }
             }
         }

@@ -11,6 +11,11 @@ use crate::clock::{Deadline, Now};
 use crate::connection::{Connection, Pause, Received};
 use crate::storage::Storage;
 
+/// What the commands taken in from a peer at a time may cost the router, in its units of effort
+/// ([`Broker::effort`](crate::broker::Broker::effort)), before the others have their turn: about a
+/// millisecond, but for the last command, which is done whole.
+const EFFORT_PER_CALL: u64 = 16_384;
+
 /// A connection and what the engine knows of its peer.
 #[derive(Debug)]
 pub(super) struct Peer {
@@ -111,7 +116,9 @@ impl<S: Storage> Engine<S> {
         let peer = &mut self.peers[id.slot as usize];
         peer.octets_in += received.consumed as u64;
         peer.reads += 1;
-        if received.pause.is_some() && peer.pause.is_none() {
+        if received.pause == Some(Pause::Turn) {
+            self.resumed.push(id);
+        } else if received.pause.is_some() && peer.pause.is_none() {
             self.paused.push(id);
         }
         peer.pause = received.pause;
@@ -198,6 +205,7 @@ impl<S: Storage> Engine<S> {
         act: impl FnOnce(&mut Connection, &mut Turn<'_, S>) -> R,
     ) -> R {
         let peer = &mut self.peers[id.slot as usize];
+        let effort_max = self.broker.effort() + EFFORT_PER_CALL;
         let mut turn = Turn {
             now,
             broker: &mut self.broker,
@@ -207,6 +215,7 @@ impl<S: Storage> Engine<S> {
             ends: (peer.address, peer.local),
             outbox_octets_max: self.outbox_octets_max,
             publishing_stopped: self.alarms.reason.is_some(),
+            effort_max,
         };
         act(&mut peer.connection, &mut turn)
     }

@@ -25,6 +25,8 @@ pub(super) struct Turn<'a, S: Storage> {
     pub(super) ends: (SocketAddr, SocketAddr),
     pub(super) outbox_octets_max: usize,
     pub(super) publishing_stopped: bool,
+    /// The router's effort at which the call takes no more commands.
+    pub(super) effort_max: u64,
 }
 
 impl<S: Storage> Host for Turn<'_, S> {
@@ -44,6 +46,11 @@ impl<S: Storage> Host for Turn<'_, S> {
     fn has_room(&self, held_octets: usize) -> bool {
         let waiting = self.plant.outboxes[self.outbox as usize].octets() + held_octets;
         waiting < self.outbox_octets_max
+    }
+
+    #[inline]
+    fn has_time(&self) -> bool {
+        self.broker.effort() < self.effort_max
     }
 
     #[inline]
@@ -113,6 +120,7 @@ impl<S: Storage> Host for Turn<'_, S> {
             frame_max: client.frame_max,
             exclusive_queues: Vec::new(),
             parked: Vec::new(),
+            parked_gone: 0,
             channels: Vec::new(),
         }))
     }

@@ -82,6 +82,7 @@ impl<S: Storage> Reactor<S> {
             stream,
             id,
             inbox,
+            is_held: false,
             is_listed: true,
             is_half_closed: false,
             is_ended: false,

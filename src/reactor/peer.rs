@@ -11,6 +11,8 @@ pub(super) struct Peer {
     pub(super) id: ConnectionId,
     /// Octets that came and are not consumed yet; holds no memory when empty.
     pub(super) inbox: Vec<u8>,
+    /// What is in the inbox was left there although it may hold a whole frame.
+    pub(super) is_held: bool,
     /// It is on the list of peers to read from.
     pub(super) is_listed: bool,
     /// The end of what the peer sends has been announced, but perhaps not been read up to: no

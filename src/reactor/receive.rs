@@ -46,6 +46,12 @@ impl<S: Storage> Reactor<S> {
             self.discard_from(now, slot);
             return;
         }
+        // What was left over for want of room or time comes first: reading more on top of it, turn
+        // by turn, would pile it up.
+        let peer = &self.peers[slot as usize];
+        if peer.is_held && (self.engine.is_paused(peer.id) || !self.read_from(now, slot, 0)) {
+            return;
+        }
         loop {
             let id = self.peers[slot as usize].id;
             if self.engine.is_paused(id) || !self.read_from(now, slot, octets) {
@@ -64,7 +70,8 @@ impl<S: Storage> Reactor<S> {
         }
     }
 
-    /// Reads up to `octets` from one peer and hands them on; says whether there may be more.
+    /// Reads up to `octets` from one peer and hands them on with what was left over; says whether
+    /// there may be more. With 0 it hands on what was left over alone.
     fn read_from(&mut self, now: Now, slot: u32, octets: usize) -> bool {
         let peer = &mut self.peers[slot as usize];
         let left_over = peer.inbox.len();
@@ -75,8 +82,8 @@ impl<S: Storage> Reactor<S> {
         }
         self.buffer[..left_over].copy_from_slice(&peer.inbox);
         let mut filled = left_over;
-        let mut may_have_more = false;
-        if !peer.is_ended {
+        let mut may_have_more = octets == 0;
+        if octets > 0 && !peer.is_ended {
             match peer.stream.read(&mut self.buffer[left_over..wanted]) {
                 Ok(0) => peer.is_ended = true,
                 Ok(octets) => {
@@ -102,6 +109,7 @@ impl<S: Storage> Reactor<S> {
             peer.inbox.clear();
             peer.inbox.extend_from_slice(rest);
         }
+        peer.is_held = received.pause.is_some();
         if peer.is_ended && received.pause.is_none() {
             self.drop_peer(now, slot);
             return false;

@@ -3,6 +3,7 @@
 mod broker;
 mod closing;
 mod conformance;
+mod costly;
 mod http;
 mod login;
 mod loopback;

@@ -236,32 +236,39 @@ impl Exchange {
         }
     }
 
-    /// Calls `found` with each binding that a message follows; a binding once.
+    /// Calls `found` with each binding that a message follows; a binding once. Gives what that
+    /// took, in steps that cost about as much as a binding of a fanout exchange.
     pub fn route(
         &mut self,
         routing_key: &[u8],
         headers: &SortedHeaders<'_>,
         bindings: &Bindings,
         mut found: impl FnMut(BindingKey),
-    ) {
+    ) -> u64 {
+        /// Octets of arguments that are gone through at the price of a binding of a fanout exchange
+        /// and the queue behind it.
+        const OCTETS_PER_STEP: usize = 128;
         match &mut self.index {
             Index::Direct(by_key) => {
-                by_key
-                    .get(routing_key)
-                    .into_iter()
-                    .flatten()
-                    .copied()
-                    .for_each(found);
+                let bindings = by_key.get(routing_key).map_or(&[][..], Vec::as_slice);
+                bindings.iter().copied().for_each(found);
+                bindings.len() as u64
             }
-            Index::Fanout(all) => all.iter().copied().for_each(found),
+            Index::Fanout(all) => {
+                all.iter().copied().for_each(found);
+                all.len() as u64
+            }
             Index::Topic(trie) => trie.route(routing_key, found),
             Index::Headers(all) => {
+                let mut octets = 0;
                 for &(key, mode) in all.iter() {
                     let arguments = FieldTable::stored(&bindings[key].arguments);
+                    octets += 16 + arguments.as_bytes().len();
                     if headers::matches(mode, arguments, headers) {
                         found(key);
                     }
                 }
+                (octets / OCTETS_PER_STEP) as u64
             }
         }
     }

@@ -131,8 +131,10 @@ impl TopicTrie {
         bindings.chain(self.edges.into_iter().map(|_| None))
     }
 
-    /// Calls `found` with each binding whose key matches; each binding once.
-    pub fn route(&mut self, routing_key: &[u8], mut found: impl FnMut(BindingKey)) {
+    /// Calls `found` with each binding whose key matches; each binding once. Gives the number of
+    /// steps that took: nodes met and bindings found.
+    pub fn route(&mut self, routing_key: &[u8], mut found: impl FnMut(BindingKey)) -> u64 {
+        let mut steps = 0;
         let (mut live, mut next) = (
             std::mem::take(&mut self.live),
             std::mem::take(&mut self.next),
@@ -141,6 +143,7 @@ impl TopicTrie {
         self.round += 1;
         self.enter(ROOT, &mut live);
         for word in words(routing_key) {
+            steps += live.len();
             next.clear();
             self.round += 1;
             for &node in &live {
@@ -169,13 +172,12 @@ impl TopicTrie {
             }
         }
         for &node in &live {
-            self.nodes[node as usize]
-                .bindings
-                .iter()
-                .copied()
-                .for_each(&mut found);
+            let bindings = &self.nodes[node as usize].bindings;
+            steps += 1 + bindings.len();
+            bindings.iter().copied().for_each(&mut found);
         }
         (self.live, self.next) = (live, next);
+        steps as u64
     }
 
     /// Puts `node` and what a `#` for no word at all reaches from it into the live set.

@@ -11,10 +11,14 @@ use crate::broker::record::{Definition, Pairs};
 use crate::broker::reply_to::{REPLY_TO, is_reply_queue};
 use crate::broker::sink::Sink;
 use crate::broker::slices::Slice;
+use crate::broker::turn::Turn;
 use crate::broker::{Batch, Broker};
 use crate::clock::Now;
 use crate::wire::field_table::FieldTable;
 use crate::wire::method::queue;
+
+/// A session's queues that are gone through at the price of a unit of [`Broker::effort`].
+const QUEUES_PER_EFFORT: u64 = 32;
 
 /// A queue to be made, or to be compared with the one there is.
 pub(in crate::broker) struct Declaration<'a> {
@@ -250,7 +254,9 @@ impl Broker {
         sink: &mut S,
     ) -> u32 {
         let slot = key.slot as usize;
-        for consumer in self.queues[slot].consumers.clone() {
+        self.queues[slot].available = Turn::default();
+        for consumer in std::mem::take(&mut self.queues[slot].consumers) {
+            self.consumers[consumer as usize].is_available = false;
             self.cancel_by_server(consumer, sink);
         }
         let mut queue = self.queues.remove(slot);
@@ -266,7 +272,11 @@ impl Broker {
         if let Some(owner) = queue.properties.exclusive_to
             && let Some(session) = self.sessions.get_mut(owner.slot as usize)
         {
-            session.exclusive_queues.retain(|&other| other != key);
+            let all = &mut session.exclusive_queues;
+            self.effort += all.len() as u64 / QUEUES_PER_EFFORT;
+            if let Some(at) = all.iter().position(|&other| other == key) {
+                all.swap_remove(at);
+            }
         }
         let message_count = u32::try_from(queue.message_count()).unwrap_or(u32::MAX);
         self.slices.push_back(Slice::release(&mut queue));

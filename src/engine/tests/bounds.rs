@@ -3,6 +3,7 @@
 use super::*;
 use crate::broker;
 use crate::connection::Pause;
+use crate::wire::DeliveryTag;
 use crate::wire::method::exchange;
 
 /// `capabilities = { connection.blocked = true }`
@@ -461,4 +462,114 @@ fn an_alarm_stops_publishers_and_tells_those_who_understand() {
     }
     server.settle();
     assert_eq!(held(&server), 3);
+}
+
+/// What a turn takes of `octets`, as often as it takes to get through; each time anew.
+fn turns(server: &mut Server, id: ConnectionId, octets: &[u8]) -> usize {
+    let (mut at, mut turns) = (0, 0);
+    loop {
+        let received = server.engine.receive(server.now, id, &octets[at..]);
+        at += received.consumed;
+        turns += 1;
+        match received.pause {
+            Some(Pause::Turn) => {
+                assert_eq!(server.engine.take_resumed(), [id]);
+                server.turn();
+            }
+            Some(other) => panic!("{other:?}"),
+            None => break,
+        }
+    }
+    assert_eq!(at, octets.len());
+    turns
+}
+
+fn counts(server: &Server) -> (u64, u64) {
+    let (_, queue) = server.engine.broker().queues().iter().next().expect("q");
+    (queue.message_count(), queue.unacked)
+}
+
+#[test]
+fn very_many_deliveries_are_settled_in_several_turns() {
+    const COUNT: u64 = 20_000;
+    let mut server = Server::start();
+    let id = server.connect(1001, "/");
+    let declare = queue::Declare {
+        durable: false,
+        ..queue_declare("q")
+    };
+    server.send(id, 1, &declare);
+    let octets = Server::publish_octets("q").repeat(COUNT as usize);
+    server.engine.receive(server.now, id, &octets);
+    let get = basic::Get {
+        ticket: 0,
+        queue: ShortString::literal("q"),
+        no_ack: false,
+    };
+    let all = |requeue| basic::Nack {
+        delivery_tag: DeliveryTag(0),
+        multiple: true,
+        requeue,
+    };
+    let last = basic::Ack {
+        delivery_tag: DeliveryTag(COUNT * 3),
+        multiple: true,
+    };
+    let encoded = |encode: &dyn Fn(&mut Vec<u8>)| {
+        let mut octets = Vec::new();
+        encode(&mut octets);
+        octets
+    };
+    let number = ChannelNumber(1);
+    let cases = [
+        encoded(&|out| encode::method_frame(out, number, &all(true))),
+        encoded(&|out| encode::method_frame(out, number, &basic::Recover { requeue: true })),
+        encoded(&|out| encode::method_frame(out, number, &last)),
+    ];
+    for (octets, left) in cases.iter().zip([COUNT, COUNT, 0]) {
+        for _ in 0..COUNT {
+            server.send(id, 1, &get);
+            server.received(id);
+        }
+        assert_eq!(counts(&server), (0, COUNT));
+        // Three slices; what stands behind the command waits for the last of them.
+        let flow = encoded(&|out| {
+            encode::method_frame(out, number, &channel::Flow { active: true });
+        });
+        assert_eq!(turns(&mut server, id, &[&octets[..], &flow].concat()), 3);
+        assert_eq!(counts(&server), (left, 0));
+        let told = server.received(id);
+        assert!(
+            told.last().is_some_and(|it| it.contains("FlowOk")),
+            "{told:?}"
+        );
+    }
+}
+
+#[test]
+fn a_turn_takes_few_messages_that_go_to_very_many_queues() {
+    let mut server = Server::start();
+    let id = server.connect(1001, "/");
+    for number in 0..20_000 {
+        let name = format!("q{number}");
+        let declare = queue::Declare {
+            durable: false,
+            no_wait: true,
+            ..queue_declare(&name)
+        };
+        server.send(id, 1, &declare);
+        server.send(id, 1, &bind("amq.fanout", &name, ""));
+    }
+    let mut octets = Vec::new();
+    let publish = basic::Publish {
+        ticket: 0,
+        exchange: ShortString::literal("amq.fanout"),
+        routing_key: ShortString::EMPTY,
+        mandatory: false,
+        immediate: false,
+    };
+    encode::content(&mut octets, ChannelNumber(1), &publish, b"\0\0", b"", 8192);
+    // The last one leaves nothing that would have to wait.
+    assert_eq!(turns(&mut server, id, &octets.repeat(10)), 11);
+    assert_eq!(counts(&server), (10, 0));
 }
