@@ -526,8 +526,10 @@ fn is_kept_aside(
             .strip_prefix(&prefix)
             .and_then(|it| it.split('.').next()?.parse::<usize>().ok());
         let contents = storage.contents(aside).unwrap_or_default();
-        offset
+        let in_place = offset
             .and_then(|offset| contents.get(range.start.checked_sub(offset)?..range.end - offset))
-            .is_some_and(|kept| kept == octets)
+            .is_some_and(|kept| kept == octets);
+        // A segment that was rewritten before anybody saw the damage has it in another place.
+        in_place || offset.is_some() && contents.windows(octets.len()).any(|kept| kept == octets)
     })
 }
