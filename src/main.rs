@@ -61,6 +61,12 @@ fn serve(server_args: &args::ServerArgs) -> ExitCode {
         Ok(config) => config,
         Err(error) => return complain(&error),
     };
+    // Files that may grow no longer are as good as a full disk; the signal would end the process.
+    let ignored = std::sync::Arc::default();
+    if let Err(error) = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, ignored) {
+        console::complain(&format!("cannot take signals: {error}"));
+        return ExitCode::from(EXIT_UNAVAILABLE);
+    }
     let console = Console::stdout();
     start_log(&config.log_filter, console.clone());
     for warning in &config.warnings {

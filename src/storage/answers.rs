@@ -127,6 +127,12 @@ impl<S: Storage> Store<S> {
                 result,
             } => self.stretch_read(&handle, offset, octets, result),
             AnswerKind::FreeSpace(result) => {
+                if let Err(error) = &result
+                    && error.kind() == io::ErrorKind::NotFound
+                {
+                    self.fail(StorageError::new("cannot use", "the data directory", error));
+                    return;
+                }
                 self.free_octets = result.ok();
                 let low = |octets| octets < self.config.disk_free_octets_min;
                 self.disk_low = self.free_octets.is_some_and(low);
@@ -249,8 +255,11 @@ impl<S: Storage> Store<S> {
             if is_full(error) {
                 self.no_room();
             } else {
-                let line = format!("cannot write a spill file: {error}");
-                self.events.push_back(Event::Damage(line));
+                // Many may fail until it is tried again.
+                if self.retry_at.is_none() {
+                    let line = format!("cannot write a spill file: {error}");
+                    self.events.push_back(Event::Damage(line));
+                }
                 self.retry_at = Some(self.now.after_us(RETRY_US));
             }
         }

@@ -1,13 +1,14 @@
-//! Real files: one locked directory.
+//! Real files: one locked directory. Everything in it is reached through the directory that was
+//! opened and locked, never by its path, which may come to name another one.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File};
 use std::io::{self, IoSlice, Read, Seek, SeekFrom, Write};
-use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
+use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, Dir, FallocateFlags, FileType, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
 
 use super::StorageError;
 use super::files::{CACHE_PAGE_OCTETS, Storage, write_all_at};
@@ -24,7 +25,6 @@ pub struct FileStorage {
 
 #[derive(Debug)]
 struct Directory {
-    path: PathBuf,
     handle: File,
     lock: Option<File>,
 }
@@ -49,10 +49,9 @@ impl FileStorage {
                 .map_err(told("cannot create the data directory"))?;
         }
         let handle = File::open(path).map_err(told("cannot open the data directory"))?;
-        let lock = lock(path)?;
+        let lock = lock(path, &handle)?;
         Ok(FileStorage {
             directory: Arc::new(Directory {
-                path: path.to_owned(),
                 handle,
                 lock: Some(lock),
             }),
@@ -69,30 +68,32 @@ impl FileStorage {
             StorageError::new("cannot open the data directory", &name, &error)
         })?;
         Ok(FileStorage {
-            directory: Arc::new(Directory {
-                path: path.to_owned(),
-                handle,
-                lock: None,
-            }),
+            directory: Arc::new(Directory { handle, lock: None }),
         })
     }
 
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path.join(name)
+    /// Opens a file of the directory that is locked, whatever its path names by now.
+    fn open_at(&self, name: &str, flags: OFlags) -> io::Result<File> {
+        open_at(&self.directory.handle, name, flags)
+    }
+}
+
+/// Opens a file of a directory; a new one is its owner's alone.
+fn open_at(directory: &File, name: &str, flags: OFlags) -> io::Result<File> {
+    let mode = Mode::RUSR | Mode::WUSR;
+    loop {
+        match rustix::fs::openat(directory, name, flags | OFlags::CLOEXEC, mode) {
+            Ok(file) => return Ok(file.into()),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
 }
 
 /// Takes the lock of the directory and writes who holds it.
-fn lock(path: &Path) -> Result<File, StorageError> {
-    let lock_path = path.join(LOCK_NAME);
-    let name = lock_path.display().to_string();
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&lock_path)
+fn lock(path: &Path, directory: &File) -> Result<File, StorageError> {
+    let name = path.join(LOCK_NAME).display().to_string();
+    let mut file = open_at(directory, LOCK_NAME, OFlags::RDWR | OFlags::CREATE)
         .map_err(|error| StorageError::new("cannot lock the data directory", &name, &error))?;
     if let Err(error) = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
         let mut holder = String::new();
@@ -127,14 +128,14 @@ const ZEROS_OCTETS: usize = 1 << 18;
 /// largest block that disks have.
 const DIRECT_ALIGNMENT: usize = 4096;
 
-/// Writes `octets` zeros from the start of `file`, which lies at `path`.
+/// Writes `octets` zeros from the start of `file`, whose name is `name`.
 ///
 /// They go past the page cache where the file system can do that: a fifth of the CPU time, and the
 /// cache holds nothing that is not used yet. See [`Storage::write_padded_at`] for the price.
-fn fill(storage: &FileStorage, path: &Path, file: &File, octets: u64) -> io::Result<()> {
+fn fill(storage: &FileStorage, name: &str, file: &File, octets: u64) -> io::Result<()> {
     let zeros = vec![0; ZEROS_OCTETS.min(octets as usize) + DIRECT_ALIGNMENT];
     let zeros = &zeros[zeros.as_ptr().align_offset(DIRECT_ALIGNMENT)..];
-    let mut offset = fill_directly(path, zeros, octets)?;
+    let mut offset = fill_directly(storage, name, zeros, octets)?;
     while offset < octets {
         let length = (octets - offset).min(zeros.len() as u64);
         write_all_at(storage, file, offset, &zeros[..length as usize])?;
@@ -144,13 +145,8 @@ fn fill(storage: &FileStorage, path: &Path, file: &File, octets: u64) -> io::Res
 }
 
 /// Writes zeros past the page cache; how far that went.
-fn fill_directly(path: &Path, zeros: &[u8], octets: u64) -> io::Result<u64> {
-    let mut options = OpenOptions::new();
-    options.write(true);
-    let Ok(file) = options
-        .custom_flags(OFlags::DIRECT.bits().cast_signed())
-        .open(path)
-    else {
+fn fill_directly(storage: &FileStorage, name: &str, zeros: &[u8], octets: u64) -> io::Result<u64> {
+    let Ok(file) = storage.open_at(name, OFlags::WRONLY | OFlags::DIRECT) else {
         return Ok(0);
     };
     let whole = |octets: u64| octets - octets % DIRECT_ALIGNMENT as u64;
@@ -175,54 +171,42 @@ impl Storage for FileStorage {
     type Map = FileMap;
 
     fn create(&self, name: &str, octets: u64) -> io::Result<File> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(self.path(name))?;
+        let file = self.open_at(name, OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC)?;
         if octets > 0 {
             match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, octets) {
                 Ok(()) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {}
                 Err(error) => return Err(error.into()),
             }
-            fill(self, &self.path(name), &file, octets)?;
+            fill(self, name, &file, octets)?;
         }
         Ok(file)
     }
 
     fn create_unlinked(&self) -> io::Result<File> {
-        let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
-        match rustix::fs::openat(
-            self.directory.handle.as_fd(),
-            ".",
-            flags,
-            Mode::RUSR | Mode::WUSR,
-        ) {
-            Ok(file) => Ok(file.into()),
-            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::ISDIR) => {
+        match self.open_at(".", OFlags::RDWR | OFlags::TMPFILE) {
+            Err(error)
+                if matches!(
+                    Errno::from_io_error(&error),
+                    Some(Errno::OPNOTSUPP | Errno::ISDIR)
+                ) =>
+            {
                 let name = format!("unlinked.{}", std::process::id());
-                let file = OpenOptions::new()
-                    .read(true)
-                    .write(true)
-                    .create_new(true)
-                    .mode(0o600)
-                    .open(self.path(&name))?;
-                std::fs::remove_file(self.path(&name))?;
+                let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
+                let file = self.open_at(&name, flags)?;
+                self.remove(&name)?;
                 Ok(file)
             }
-            Err(error) => Err(error.into()),
+            result => result,
         }
     }
 
     fn open(&self, name: &str) -> io::Result<File> {
-        let path = self.path(name);
-        let mut options = OpenOptions::new();
-        options.read(true);
         // A directory opened to be inspected may be readable only.
-        options.write(self.directory.lock.is_some());
-        options.open(path)
+        let flags = match self.directory.lock {
+            Some(_) => OFlags::RDWR,
+            None => OFlags::RDONLY,
+        };
+        self.open_at(name, flags)
     }
 
     fn octets(&self, file: &File) -> io::Result<u64> {
@@ -256,29 +240,35 @@ impl Storage for FileStorage {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        std::fs::rename(self.path(from), self.path(to))
+        let handle = &self.directory.handle;
+        Ok(rustix::fs::renameat(handle, from, handle, to)?)
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        std::fs::remove_file(self.path(name))
+        let handle = &self.directory.handle;
+        Ok(rustix::fs::unlinkat(handle, name, AtFlags::empty())?)
     }
 
     fn list(&self) -> io::Result<Vec<(String, u64)>> {
+        let handle = &self.directory.handle;
         let mut names = Vec::new();
-        for entry in std::fs::read_dir(&self.directory.path)? {
+        for entry in Dir::read_from(handle)? {
             let entry = entry?;
-            let metadata = match entry.metadata() {
-                Ok(metadata) => metadata,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(error),
-            };
             // Names that are not UTF-8 are not ours; the lock is nobody's business but this type's,
             // so that a new directory is an empty one.
-            if metadata.is_file()
-                && let Ok(name) = entry.file_name().into_string()
-                && name != LOCK_NAME
-            {
-                names.push((name, metadata.len()));
+            let Ok(name) = entry.file_name().to_str() else {
+                continue;
+            };
+            if name == LOCK_NAME {
+                continue;
+            }
+            // What a link names counts: it is what opening it gives.
+            match rustix::fs::statat(handle, name, AtFlags::empty()) {
+                Ok(found) if FileType::from_raw_mode(found.st_mode).is_file() => {
+                    names.push((name.to_owned(), found.st_size.cast_unsigned()));
+                }
+                Ok(_) | Err(Errno::NOENT | Errno::LOOP) => {}
+                Err(error) => return Err(error.into()),
             }
         }
         Ok(names)
@@ -289,6 +279,10 @@ impl Storage for FileStorage {
     }
 
     fn free_octets(&self) -> io::Result<u64> {
+        // Whatever is written to a directory without a name is gone with the process.
+        if self.directory.handle.metadata()?.nlink() == 0 {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "it was removed"));
+        }
         let figures = rustix::fs::fstatvfs(&self.directory.handle)?;
         Ok(figures.f_bavail.saturating_mul(figures.f_frsize))
     }
@@ -323,6 +317,45 @@ mod tests {
         assert_eq!(read_whole(&files, &file).expect("readable"), expected);
         let written = files.write_padded_at(&file, 0, &[3; 8], 16);
         assert_eq!(written.expect("room"), 8);
+        drop(files);
+        std::fs::remove_dir_all(&path).expect("removed");
+    }
+
+    #[test]
+    fn a_directory_that_took_the_place_of_the_one_in_use_is_left_alone() {
+        let path = std::env::temp_dir().join(format!("leveret-moved-{}", std::process::id()));
+        let files = FileStorage::open(&path).expect("opens");
+        files.create("a", 10).expect("room");
+        assert!(files.free_octets().is_ok());
+        std::fs::remove_dir_all(&path).expect("removed");
+        std::fs::create_dir(&path).expect("made anew");
+        for result in [
+            files.create("b", 10).map(drop),
+            files.open("a").map(drop),
+            files.rename("a", "b"),
+            files.free_octets().map(drop),
+        ] {
+            let kind = result.map_err(|error| error.kind());
+            assert_eq!(kind, Err(io::ErrorKind::NotFound));
+        }
+        assert_eq!(std::fs::read_dir(&path).expect("readable").count(), 0);
+        std::fs::remove_dir_all(&path).expect("removed");
+    }
+
+    #[test]
+    fn what_a_link_names_is_listed_and_what_is_no_file_is_not() {
+        let path = std::env::temp_dir().join(format!("leveret-links-{}", std::process::id()));
+        let files = FileStorage::open(&path).expect("opens");
+        files.create("elsewhere", 10).expect("room");
+        let link = |to: &str, name: &str| std::os::unix::fs::symlink(to, path.join(name));
+        link("elsewhere", "linked").expect("made");
+        link("nowhere", "dangling").expect("made");
+        link("circle", "circle").expect("made");
+        std::fs::create_dir(path.join("directory")).expect("made");
+        let mut names = files.list().expect("listed");
+        names.sort();
+        let expected = [("elsewhere".to_owned(), 10), ("linked".to_owned(), 10)];
+        assert_eq!(names, expected);
         drop(files);
         std::fs::remove_dir_all(&path).expect("removed");
     }

@@ -71,6 +71,9 @@ pub trait Storage: Clone + Debug + Send + 'static {
     fn sync_dir(&self) -> io::Result<()>;
 
     /// Octets that new files may still take.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotFound`] when the directory was removed.
     fn free_octets(&self) -> io::Result<u64>;
 
     /// Maps a file as long as it is now; `name` is for messages.

@@ -19,12 +19,17 @@ struct Unread {
 
 impl Unread {
     fn start(name: &str, output: Stdio) -> Self {
+        Self::start_under(Command::new(env!("CARGO_BIN_EXE_leveret")), name, output)
+    }
+
+    /// Under a command that the arguments are for.
+    fn start_under(mut command: Command, name: &str, output: Stdio) -> Self {
         // Nobody reads which port it gets, so it is told.
         let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = free.local_addr().expect("its address");
         drop(free);
         let directory = env::temp_dir().join(format!("leveret-it-{}-{name}", process::id()));
-        let child = Command::new(env!("CARGO_BIN_EXE_leveret"))
+        let child = command
             .args(["--http", "none", "--log-level", "debug", "--listen"])
             .arg(address.to_string())
             .arg("--data-dir")
@@ -131,6 +136,32 @@ fn a_hangup_from_no_terminal_ends_nothing() {
     let mut broker = Unread::start("hangup", Stdio::null());
     assert_eq!(broker.log_in(), Ok(()));
     broker.signal("-HUP");
+    thread::sleep(Duration::from_millis(50));
+    assert_eq!(broker.log_in(), Ok(()));
+    broker.signal("-TERM");
+    assert_eq!(broker.wait(), Some(0));
+}
+
+#[test]
+fn a_data_directory_that_is_removed_ends_it() {
+    let mut broker = Unread::start("removed", Stdio::null());
+    assert_eq!(broker.log_in(), Ok(()));
+    fs::remove_dir_all(&broker.directory).expect("removed");
+    fs::create_dir(&broker.directory).expect("made anew");
+    // It looks every five seconds.
+    assert_eq!(broker.wait(), Some(70));
+    let names = fs::read_dir(&broker.directory).expect("readable").count();
+    assert_eq!(names, 0, "another directory is none of its business");
+}
+
+#[test]
+fn files_that_may_not_grow_are_a_full_disk_and_no_end() {
+    let mut limited = Command::new("sh");
+    // 512 octets each: less than a segment, more than the definitions.
+    let script = r#"ulimit -f 1000; exec "$@""#;
+    limited.args(["-c", script, "sh", env!("CARGO_BIN_EXE_leveret")]);
+    let mut broker = Unread::start_under(limited, "limited", Stdio::null());
+    assert_eq!(broker.log_in(), Ok(()));
     thread::sleep(Duration::from_millis(50));
     assert_eq!(broker.log_in(), Ok(()));
     broker.signal("-TERM");
