@@ -40,7 +40,10 @@ impl<S: Storage> Reactor<S> {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                     Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                     Err(error) => {
-                        log::warn!("cannot accept a connection: {error}");
+                        if self.refusal_told_at.is_due(now) {
+                            self.refusal_told_at = now.after_ms(REFUSAL_TOLD_MS);
+                            log::warn!("cannot accept a connection: {error}");
+                        }
                         self.accept_at = Some(now.after_ms(ACCEPT_REST_MS));
                         break;
                     }

@@ -5,6 +5,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// Descriptors that are kept for files: segments, definitions, spills, and what reading them needs.
 const RESERVED_DESCRIPTORS: u64 = 64;
 
+/// Descriptors below which nothing works at all: what is open in any case, and a few segments.
+const FILES_MIN: u64 = 28;
+
 /// Descriptors that are open besides sockets, where the system does not tell: the log, the poll,
 /// signals, listeners.
 const FILES_ABOUT: u64 = 24;
@@ -26,9 +29,11 @@ pub(super) fn raise_descriptors() -> u64 {
 
 /// How many sockets there may be, so that files always find a descriptor.
 pub(super) fn sockets_max(descriptors_max: u64) -> u64 {
+    let half = (descriptors_max / 2).min(descriptors_max.saturating_sub(FILES_MIN));
     descriptors_max
         .saturating_sub(RESERVED_DESCRIPTORS)
-        .max(descriptors_max / 2)
+        .max(half)
+        .max(1)
 }
 
 /// Open descriptors; `sockets` are known to be.
@@ -48,6 +53,8 @@ mod tests {
     fn files_always_have_descriptors_left() {
         assert_eq!(sockets_max(1024), 960);
         assert_eq!(sockets_max(64), 32);
+        assert_eq!(sockets_max(32), 4);
+        assert_eq!(sockets_max(20), 1);
         assert_eq!(sockets_max(u64::MAX), u64::MAX - 64);
     }
 }

@@ -6,7 +6,7 @@ use std::io;
 use super::StorageError;
 use super::definitions::RewrittenDefinitions;
 use super::event::Event;
-use super::files::{Storage, is_full};
+use super::files::{Storage, is_shortage};
 use super::jobs::{Answer, AnswerKind, Job, PreparedFile};
 use super::record_codec::Seed;
 use super::segment::segment_name;
@@ -45,7 +45,7 @@ impl<S: Storage> Store<S> {
             Err(error) => {
                 // The old file is in its place and goes on.
                 self.retry_at = Some(self.now.after_us(RETRY_US));
-                if !is_full(&error) {
+                if !is_shortage(&error) {
                     let line = format!("cannot write the definitions anew: {error}");
                     self.events.push_back(Event::Damage(line));
                 }
@@ -225,8 +225,12 @@ impl<S: Storage> Store<S> {
                     self.prepared.insert(number, prepared);
                 }
             }
-            Err(error) if is_full(&error) => {
+            Err(error) if is_shortage(&error) => {
                 if !self.prepare_less(number) {
+                    if !self.disk_full {
+                        let name = segment_name(number);
+                        log::warn!("no room for {name}: {error}; it is tried again every second");
+                    }
                     self.refused.insert(number);
                     self.no_room();
                 }
@@ -252,7 +256,7 @@ impl<S: Storage> Store<S> {
     /// Notes whether new space could be had.
     pub(super) fn space_result(&mut self, result: &io::Result<()>) {
         if let Err(error) = result {
-            if is_full(error) {
+            if is_shortage(error) {
                 self.no_room();
             } else {
                 // Many may fail until it is tried again.

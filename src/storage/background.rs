@@ -8,7 +8,7 @@ use super::checkpoint::{Encoder, Head};
 use super::compaction::{Liveness, Rewritten};
 use super::event::Event;
 use super::files::Storage;
-use super::files::is_full;
+use super::files::is_shortage;
 use super::jobs::{Helpers, Job, KeeperJob};
 use super::record_codec::Seed;
 use super::segment::{Stage, index_name, segment_name};
@@ -320,7 +320,7 @@ impl<S: Storage> Store<S> {
             }
             Err(error) => {
                 // The one before still holds; nothing was given back.
-                if !is_full(&error) {
+                if !is_shortage(&error) {
                     let line = format!("cannot write a checkpoint: {error}");
                     self.events.push_back(Event::Damage(line));
                 }
@@ -508,7 +508,7 @@ impl<S: Storage> Store<S> {
             Ok(None) => {}
             Err(error) => {
                 // The old file is still in its place; more settlements bring the next look.
-                if is_full(&error) {
+                if is_shortage(&error) {
                     self.retry_at = Some(self.now.after_us(RETRY_US));
                 } else {
                     let name = segment_name(number);

@@ -101,6 +101,18 @@ pub(super) fn is_full(error: &io::Error) -> bool {
     )
 }
 
+/// Whether an error says that something is short that there may be more of later: room, open files,
+/// memory to map one into. Nothing is wrong with the disk then.
+pub(super) fn is_shortage(error: &io::Error) -> bool {
+    let errno = rustix::io::Errno::from_io_error(error);
+    is_full(error)
+        || error.kind() == io::ErrorKind::OutOfMemory
+        || matches!(
+            errno,
+            Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE)
+        )
+}
+
 /// What files are kept in memory by.
 pub(super) const CACHE_PAGE_OCTETS: usize = 4096;
 

@@ -26,6 +26,8 @@ pub enum DiskFault {
     Short,
     /// Fails with EINTR; calls that cannot are not affected.
     Eintr,
+    /// Fails with EMFILE: no more files may be open.
+    Emfile,
 }
 
 /// A call that met a fault or a full disk.
@@ -224,6 +226,7 @@ fn whole(fault: Option<DiskFault>) -> io::Result<()> {
     match fault {
         Some(DiskFault::Eio) => Err(eio()),
         Some(DiskFault::Enospc) => Err(io::ErrorKind::StorageFull.into()),
+        Some(DiskFault::Emfile) => Err(io::Error::from_raw_os_error(24)),
         Some(DiskFault::Short | DiskFault::Eintr) | None => Ok(()),
     }
 }

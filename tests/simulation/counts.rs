@@ -67,5 +67,6 @@ pub(crate) fn name_of(hit: &Hit) -> Option<&'static str> {
         (DiskFault::Enospc, _, "index") => "fault: ENOSPC, index",
         (DiskFault::Enospc, _, "body") => "fault: ENOSPC, large body",
         (DiskFault::Enospc, ..) => "fault: ENOSPC, elsewhere",
+        (DiskFault::Emfile, ..) => "fault: EMFILE",
     })
 }

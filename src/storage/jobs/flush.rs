@@ -8,7 +8,7 @@ use crate::planted::{Fault, planted};
 use crate::storage::StorageError;
 use crate::storage::definitions::{self, DefinitionsWrite};
 use crate::storage::files::{
-    CACHE_PAGE_OCTETS, Storage, is_full, write_all_at, write_all_padded_at,
+    CACHE_PAGE_OCTETS, Storage, is_shortage, write_all_at, write_all_padded_at,
 };
 use crate::storage::segment::segment_name;
 use crate::storage::tail::Block;
@@ -48,7 +48,7 @@ impl<S: Storage> FlushJob<S> {
             Ok(()) => self.write_records(storage),
             // Their file grows, so this is new space: nothing of the batch counts yet, and all
             // of it can be written again, over what there was room for.
-            Err(error) if is_full(&error) => return Answer(AnswerKind::NoRoom { job: self }),
+            Err(error) if is_shortage(&error) => return Answer(AnswerKind::NoRoom { job: self }),
             Err(error) => Err(StorageError::new("cannot write", definitions::NAME, &error)),
         };
         self.answer(result)

@@ -8,7 +8,7 @@ use super::answer::{Answer, AnswerKind, PreparedFile};
 use super::page::{page_octets, read_page, read_part, write_page};
 use super::{Job, KeeperJob, MapSource, Target};
 use crate::storage::arena::SpillSlot;
-use crate::storage::files::{Map, Storage, is_full, write_all_at};
+use crate::storage::files::{Map, Storage, is_shortage, write_all_at};
 use crate::storage::pages::PageOut;
 use crate::storage::record_codec::{self as codec, RecordHeader, Seed};
 use crate::storage::scan::{Scope, Summary};
@@ -141,7 +141,7 @@ fn prepare<S: Storage>(
     recycle: Option<&str>,
 ) -> io::Result<PreparedFile<S>> {
     let name = segment_name(number);
-    let mut file = None;
+    let (mut file, mut is_fresh) = (None, false);
     if let Some(dead) = recycle
         && storage.rename(dead, &name).is_ok()
     {
@@ -159,8 +159,9 @@ fn prepare<S: Storage>(
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 room_for(storage, octets)?;
+                is_fresh = true;
                 storage.create(&name, octets).inspect_err(|error| {
-                    if is_full(error) {
+                    if is_shortage(error) {
                         // A part of it, with nothing in it; a start would find it of use.
                         let _ = storage.remove(&name);
                     }
@@ -171,7 +172,12 @@ fn prepare<S: Storage>(
     };
     storage.sync_dir()?;
     let octets = storage.octets(&file)?;
-    let map = storage.map(&file, &name)?;
+    let map = storage.map(&file, &name).inspect_err(|error| {
+        if is_fresh && is_shortage(error) {
+            // A smaller one may fit.
+            let _ = storage.remove(&name);
+        }
+    })?;
     Ok(PreparedFile {
         file: Arc::new(file),
         map: Arc::new(map),

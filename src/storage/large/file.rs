@@ -1,7 +1,7 @@
 //! The file of a large body.
 
 use std::io;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::message::LargeBody;
 use crate::storage::files::{Storage, read_exact_at, write_all_at};
@@ -32,6 +32,9 @@ pub(in crate::storage) fn number_in_body_name(name: &str) -> Option<u64> {
 
 /// The file of a large body. As long as a clone lives the body can be read, even if its message was
 /// settled meanwhile.
+///
+/// One that has a name and lies there whole is open only while it is read: there may be more bodies
+/// than descriptors.
 #[derive(Clone, Debug)]
 pub struct LargeHandle<S: Storage>(Arc<LargeFile<S>>);
 
@@ -40,7 +43,17 @@ struct LargeFile<S: Storage> {
     body: LargeBody,
     /// Whether it has a name: durable bodies do.
     named: bool,
-    file: OnceLock<S::File>,
+    /// Of the keeper alone, one job at a time.
+    opened: Mutex<Opened<S>>,
+}
+
+#[derive(Debug)]
+struct Opened<S: Storage> {
+    file: Option<Arc<S::File>>,
+    /// The file was begun.
+    is_made: bool,
+    /// It has no name, or none any more: nobody could open it again.
+    is_nameless: bool,
 }
 
 impl<S: Storage> LargeHandle<S> {
@@ -48,7 +61,11 @@ impl<S: Storage> LargeHandle<S> {
         LargeHandle(Arc::new(LargeFile {
             body,
             named,
-            file: OnceLock::new(),
+            opened: Mutex::new(Opened {
+                file: None,
+                is_made: false,
+                is_nameless: !named,
+            }),
         }))
     }
 
@@ -67,35 +84,59 @@ impl<S: Storage> LargeHandle<S> {
         Arc::strong_count(&self.0)
     }
 
-    fn file(&self, storage: &S, create: bool) -> io::Result<&S::File> {
-        if self.0.file.get().is_none() {
-            let name = body_name(self.0.body.file);
-            let file = match (self.0.named, create) {
-                (true, true) => storage.create(&name, 0)?,
-                (true, false) => storage.open(&name)?,
-                (false, _) => storage.create_unlinked()?,
-            };
-            // Only the keeper sets it, one job at a time.
-            let _ = self.0.file.set(file);
+    /// The file, opened, or made if that is wanted.
+    ///
+    /// * `keep`: it stays open.
+    fn file(&self, storage: &S, create: bool, keep: bool) -> io::Result<Arc<S::File>> {
+        let mut opened = self.0.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(file) = &opened.file {
+            return Ok(Arc::clone(file));
         }
-        self.0
-            .file
-            .get()
-            .ok_or_else(|| io::ErrorKind::NotFound.into())
+        let name = body_name(self.0.body.file);
+        let file = if !self.0.named {
+            storage.create_unlinked()?
+        } else if create && !opened.is_made {
+            storage.create(&name, 0)?
+        } else {
+            storage.open(&name)?
+        };
+        opened.is_made |= create;
+        let file = Arc::new(file);
+        if keep || opened.is_nameless {
+            opened.file = Some(Arc::clone(&file));
+        }
+        Ok(file)
     }
 
-    /// Removes the name of the file. Who still has the handle can read on: a file that was not
-    /// opened since the start is opened before its name goes.
+    /// Whether it takes a descriptor.
+    #[cfg(test)]
+    pub(in crate::storage) fn is_open(&self) -> bool {
+        let opened = self.0.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        opened.file.is_some()
+    }
+
+    /// Lets go of a file that can be opened again.
+    fn close(&self) {
+        let mut opened = self.0.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        if !opened.is_nameless {
+            opened.file = None;
+        }
+    }
+
+    /// Removes the name of the file. Who still has the handle can read on: a file that is not open
+    /// is opened before its name goes.
     pub(in crate::storage) fn remove(&self, storage: &S) -> io::Result<()> {
         if Arc::strong_count(&self.0) > 1 {
-            match self.file(storage, false) {
+            match self.file(storage, false, true) {
                 // What is still to be written must not make the name again.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    self.file(storage, true)?;
+                    self.file(storage, true, true)?;
                 }
                 Err(error) => return Err(error),
                 Ok(_) => {}
             }
+            let mut opened = self.0.opened.lock().unwrap_or_else(PoisonError::into_inner);
+            opened.is_nameless = true;
         }
         match storage.remove(&body_name(self.0.body.file)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -111,11 +152,15 @@ impl<S: Storage> LargeHandle<S> {
         octets: &[u8],
         sync: bool,
     ) -> io::Result<()> {
-        let file = self.file(storage, true)?;
-        write_all_at(storage, file, offset, octets)?;
+        let file = self.file(storage, true, true)?;
+        write_all_at(storage, &file, offset, octets)?;
         if sync {
-            storage.sync(file)?;
+            storage.sync(&file)?;
             storage.sync_dir()?;
+        }
+        // Behind the body lies its table, which is written with the last of it.
+        if offset + octets.len() as u64 > self.0.body.octets {
+            self.close();
         }
         Ok(())
     }
@@ -127,7 +172,7 @@ impl<S: Storage> LargeHandle<S> {
         offset: u64,
         octets: u64,
     ) -> io::Result<Vec<u8>> {
-        let file = self.file(storage, false)?;
+        let file = self.file(storage, false, false)?;
         let body_octets = self.0.body.octets;
         let chunk = CHUNK_OCTETS as u64;
         let first = offset / chunk;
@@ -135,9 +180,9 @@ impl<S: Storage> LargeHandle<S> {
         let last = end.div_ceil(chunk);
         let start = first * chunk;
         let mut whole = vec![0; ((last * chunk).min(body_octets) - start) as usize];
-        read_exact_at(storage, file, start, &mut whole)?;
+        read_exact_at(storage, &file, start, &mut whole)?;
         let mut table = vec![0; (last - first) as usize * 4];
-        read_exact_at(storage, file, body_octets + first * 4, &mut table)?;
+        read_exact_at(storage, &file, body_octets + first * 4, &mut table)?;
         for (chunk, crc) in whole.chunks(CHUNK_OCTETS).zip(table.chunks_exact(4)) {
             if crc32fast::hash(chunk).to_be_bytes() != crc {
                 return Err(io::Error::new(

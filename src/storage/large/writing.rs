@@ -10,7 +10,7 @@ use super::file::{CHUNK_OCTETS, LargeHandle, body_name};
 use crate::message::LargeBody;
 use crate::storage::StorageError;
 use crate::storage::event::Event;
-use crate::storage::files::{Storage, is_full};
+use crate::storage::files::{Storage, is_shortage};
 use crate::storage::jobs::Job;
 use crate::storage::store::Store;
 
@@ -116,7 +116,7 @@ impl<S: Storage> Store<S> {
         self.larges.retried -= u32::from(write.is_retried);
         match result {
             Ok(()) => {}
-            Err(error) if is_full(&error) => {
+            Err(error) if is_shortage(&error) => {
                 self.larges.retry.push(write);
                 self.space_result(&Err(error));
                 return;

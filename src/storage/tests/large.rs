@@ -51,6 +51,28 @@ fn large_message(body: LargeBody) -> Message<'static> {
 }
 
 #[test]
+fn a_body_that_lies_there_takes_no_descriptor() {
+    let mut bench = Bench::open(MemoryStorage::new());
+    let (body, whole) = large(&mut bench, 3_000_001, true);
+    let handle = bench.store.large_handle(body).expect("it is known");
+    assert!(handle.is_open(), "while it is written");
+    let stored = bench
+        .store
+        .append(bench.now, &large_message(body), &[(QueueId(1), 1)], 1);
+    bench.settle_down();
+    assert!(!handle.is_open());
+    assert_eq!(read_large(&mut bench, body).as_ref(), Some(&whole));
+    assert!(!handle.is_open());
+    // Whoever reads on when the message is gone needs it open.
+    let entry = Entry::new(stored.at, 1, stored.share_octets, Entry::LOGGED);
+    bench.store.settle(QueueId(1), entry);
+    bench.settle_down();
+    assert!(handle.is_open());
+    assert!(!names(&bench.disk).contains(&body_name(body.file)));
+    check_reads_on(&mut bench, &handle, &whole);
+}
+
+#[test]
 fn a_large_body_is_on_disk_before_its_batch_and_goes_with_its_last_entry() {
     let mut bench = Bench::open(MemoryStorage::new());
     let (body, whole) = large(&mut bench, 3_000_001, true);

@@ -130,6 +130,42 @@ fn a_small_disk_that_was_full_is_of_use_again_when_its_messages_are_consumed() {
 }
 
 #[test]
+fn a_shortage_of_descriptors_is_waited_for() {
+    let mut met = 0;
+    for call in 1.. {
+        let disk = MemoryStorage::new();
+        let mut bench = Bench::open(disk.clone());
+        disk.take_hits();
+        disk.fail(call, DiskFault::Emfile);
+        let mut entries = Vec::new();
+        for sequence in 1..=60 {
+            entries.push(bench.append(1, sequence, &[7; 1000]));
+            bench.now.monotonic_us += 400_000;
+            bench.commit();
+            while bench.keep_one() || bench.flush_one() {}
+        }
+        let hits = disk.take_hits();
+        let Some(hit) = hits.first() else {
+            break;
+        };
+        // Files that are open already cannot meet it.
+        if !matches!(hit.call, "create" | "open" | "map" | "create_unlinked") {
+            continue;
+        }
+        met += 1;
+        bench.now.monotonic_us += 2_000_000;
+        bench.settle_down();
+        let failed = bench.events.iter().find(|it| matches!(it, Event::Fatal(_)));
+        assert!(failed.is_none(), "{hit:?}: {failed:?}");
+        assert!(!bench.store.alarm(), "{hit:?}");
+        for entry in entries {
+            assert!(bench.body(entry).is_some(), "{hit:?}");
+        }
+    }
+    assert!(met > 10, "{met}");
+}
+
+#[test]
 fn disk_use_is_bounded_whatever_the_order_of_acks() {
     for (seed, keep_every) in [(1, 100), (2, 10), (3, 1000)] {
         let mut bench =
