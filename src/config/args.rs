@@ -193,6 +193,9 @@ fn server(args: Vec<OsString>) -> Result<Command, ConfigError> {
         let value = parser
             .value()
             .map_err(|_| usage(&format!("option '--{option}' needs a value")))?;
+        if value.is_empty() {
+            return Err(usage(&format!("option '--{option}' needs a value")));
+        }
         match option.as_str() {
             "config" => server.config_file = Some(PathBuf::from(value)),
             "data-dir" => server.data_dir = Some(PathBuf::from(value)),
@@ -331,6 +334,9 @@ mod tests {
             ("leveret --listen", "'--listen' needs a value"),
             ("leveret --help=no", "--help"),
             ("leveret start", "unexpected argument 'start'"),
+            ("leveret --data-dir=", "option '--data-dir' needs a value"),
+            ("leveret --config=", "option '--config' needs a value"),
+            ("leveret --listen=", "option '--listen' needs a value"),
             ("leveret inspect", "exactly one directory"),
             ("leveret inspect a b", "exactly one directory"),
         ] {

@@ -86,6 +86,8 @@ fn apply_text(
     variable: &dyn Fn(&str) -> Option<String>,
 ) -> Result<(), ConfigError> {
     let mut listeners = Listeners::default();
+    // Some editors begin a file with a mark that nobody sees.
+    let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
     for (index, line) in text.lines().enumerate() {
         let at = || Origin::File {
             path: path.to_owned(),
@@ -486,6 +488,14 @@ mod tests {
         assert!(!config.sync);
         assert_eq!(config.warnings.len(), 2, "{:?}", config.warnings);
         assert!(config.warnings[0].contains("cluster_formation.peer_discovery_backend"));
+    }
+
+    #[test]
+    fn a_file_from_an_editor_that_ends_lines_by_two_and_marks_the_beginning() {
+        let config =
+            load("\u{FEFF}heartbeat = 30\r\n# c\r\nchannel_max = 7\r\n").expect("it is read");
+        assert_eq!(config.limits.heartbeat_s, 30);
+        assert_eq!(config.limits.channel_max, 7);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The command line of the control tools: options anywhere, then words.
 
 use super::command::{COMMANDS, Command, Group};
-use super::{EXIT_USAGE, Failure};
+use super::{EXIT_DATA, EXIT_USAGE, Failure};
 use crate::config::args::ControlTool;
 use lexopt::{Arg, ValueExt};
 use std::ffi::OsString;
@@ -138,9 +138,37 @@ pub(super) fn parse(
     let problem = match options.words.len() {
         count if count < least => "not enough arguments.",
         count if count > most => "too many arguments.",
-        _ => return Ok((options, Some(command))),
+        _ => {
+            if let Some(what) = empty_name(&options, command) {
+                let problem = format!("Bad argument: {what} cannot be an empty string");
+                let mut failure = wrong(&options, tool, command, &problem);
+                failure.exit_code = EXIT_DATA;
+                return Err(failure);
+            }
+            return Ok((options, Some(command)));
+        }
     };
     Err(wrong(&options, tool, command, problem))
+}
+
+/// Which name that the command needs is empty, as that of an unset variable. In a path it would be
+/// gone, and what is left means something else.
+fn empty_name(options: &Options, command: &Command) -> Option<&'static str> {
+    if options.vhost.is_empty() {
+        return Some("vhost");
+    }
+    let names = [
+        ("<username>", "user"),
+        ("<vhost>", "vhost"),
+        ("<queue>", "queue"),
+        ("<name>", "name"),
+    ];
+    let operands = command.usage.strip_prefix("[--vhost <vhost>] ");
+    let operands = operands.unwrap_or(command.usage);
+    let (_, what) = names
+        .into_iter()
+        .find(|(name, _)| operands.starts_with(name))?;
+    options.word(0).is_empty().then_some(what)
 }
 
 fn option(options: &mut Options, parser: &mut lexopt::Parser, name: &str) -> Result<(), Failure> {

@@ -395,6 +395,33 @@ fn wrong_command_lines_exit_64_and_touch_nothing() {
 }
 
 #[test]
+fn an_empty_name_exits_65_and_touches_nothing() {
+    for (words, what) in [
+        (&["add_user", "", "x"][..], "user"),
+        (&["delete_user", ""], "user"),
+        (&["set_permissions", "", ".*", ".*", ".*"], "user"),
+        (&["list_user_permissions", ""], "user"),
+        (&["add_vhost", ""], "vhost"),
+        (&["delete_vhost", ""], "vhost"),
+        (&["list_queues", "-p", ""], "vhost"),
+        (&["delete_queue", ""], "queue"),
+        (&["purge_queue", ""], "queue"),
+        (&["close_connection", "", "bye"], "name"),
+    ] {
+        let fake = shared(Fake::new());
+        let ran = ctl(&fake, words);
+        let text = format!(
+            "Error (argument validation): Bad argument: {what} cannot be an empty string\n\
+             Arguments given:\n\t{}\n\nUsage",
+            words.join(" ")
+        );
+        assert_eq!((ran.code, ran.out.as_str()), (65, ""), "{words:?}");
+        assert!(ran.err.starts_with(&text), "{words:?}: {}", ran.err);
+        assert!(fake.borrow().commands.is_empty());
+    }
+}
+
+#[test]
 fn an_unreachable_broker_exits_69() {
     for words in [
         &["list_queues"][..],

@@ -29,12 +29,23 @@ pub struct Survey {
 /// Writes what lies in the directory to `out`.
 ///
 /// # Errors
-/// When the directory cannot be listed or `out` cannot be written. Files that cannot be read are
+/// When the directory cannot be listed, holds other files and none of ours, or `out` cannot be written. Files that cannot be read are
 /// told in the lines.
 pub fn survey<S: Storage>(storage: &S, out: &mut dyn Write) -> io::Result<Survey> {
     let mut survey = Survey::default();
     let mut names = storage.list()?;
     names.sort();
+    let is_ours = |name: &str| {
+        name.starts_with(definitions::NAME)
+            || name.starts_with(checkpoint::NAME)
+            || number_in(name, ".seg").is_some()
+            || number_in_body_name(name).is_some()
+            || aside::is_aside(name)
+    };
+    if !names.is_empty() && !names.iter().any(|(name, _)| is_ours(name)) {
+        let text = "this is no data directory";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
     survey.definitions(storage, out)?;
     survey.checkpoint(storage, out)?;
     for (name, octets) in &names {

@@ -329,6 +329,15 @@ def test_inspect_changes_nothing(own_broker, connect, name):
     assert bodies(connect(own_broker).channel(), name, 100) == [b"%d" % number for number in range(100)]
 
 
+def test_inspect_of_some_other_directory(tmp_path):
+    code, out, err = run("inspect", tmp_path)
+    assert (code, err) == (0, ""), "nothing lies in an empty one"
+    (tmp_path / "letter.txt").write_text("dear sir")
+    code, out, err = run("inspect", tmp_path)
+    assert (code, out) == (69, "")
+    assert err == f"leveret: cannot read {tmp_path}: this is no data directory\n"
+
+
 def test_sync_off(tmp_path):
     broker = brokers.Broker("--sync", "off").start()
     try:
