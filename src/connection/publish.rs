@@ -206,6 +206,10 @@ impl Connection {
             let ids = (basic::Publish::CLASS_ID, basic::Publish::METHOD_ID);
             return Err(Fault::Exception(Exception::frame_error(text), ids));
         }
+        // What was begun before publishers were stopped takes memory and disk as what was not.
+        if !octets.is_empty() && !host.may_publish() {
+            return Ok(Step::Pause(Pause::Publishing));
+        }
         match &mut partial.body {
             PartialBody::Octets(body) => body.extend_from_slice(octets),
             PartialBody::Large { body, is_behind } => {

@@ -464,6 +464,49 @@ fn an_alarm_stops_publishers_and_tells_those_who_understand() {
     assert_eq!(held(&server), 3);
 }
 
+#[test]
+fn an_alarm_stops_messages_that_have_begun() {
+    // One that is collected in memory, one that goes to a file.
+    for size in [100_000, 2_000_000] {
+        let mut server = Server::start();
+        let id = server.connect(1001, "/");
+        server.send(id, 1, &queue_declare("q"));
+        let publish = basic::Publish {
+            ticket: 0,
+            exchange: ShortString::EMPTY,
+            routing_key: ShortString::literal("q"),
+            mandatory: false,
+            immediate: false,
+        };
+        let (mut octets, body) = (Vec::new(), vec![b'x'; size]);
+        encode::content(
+            &mut octets,
+            ChannelNumber(1),
+            &publish,
+            b"\0\0",
+            &body,
+            8192,
+        );
+        let (first, rest) = octets.split_at(20_000);
+        let begun = server.engine.receive(server.now, id, first);
+        assert_eq!(begun.pause, None);
+        server.engine.memory_alarm(server.now, true, None);
+        let rest = [&first[begun.consumed..], rest].concat();
+        let received = server.engine.receive(server.now, id, &rest);
+        assert_eq!(received.pause, Some(Pause::Publishing));
+        assert!(received.consumed < 8192, "{size}: {}", received.consumed);
+        server.engine.memory_alarm(server.now, false, None);
+        assert_eq!(server.engine.take_resumed(), [id]);
+        let mut at = received.consumed;
+        while at < rest.len() {
+            at += server.engine.receive(server.now, id, &rest[at..]).consumed;
+            server.settle();
+            server.engine.take_resumed();
+        }
+        assert_eq!(counts(&server), (1, 0), "{size}");
+    }
+}
+
 /// What a turn takes of `octets`, as often as it takes to get through; each time anew.
 fn turns(server: &mut Server, id: ConnectionId, octets: &[u8]) -> usize {
     let (mut at, mut turns) = (0, 0);
