@@ -238,8 +238,16 @@ mod tests {
         let (reader, writer) = io::pipe().expect("a pipe");
         let console = Console::new(writer, false);
         // Far beyond what pipe and bound hold: a writer that waits would be here for ever.
+        let mut has_thread = false;
         for line in lines(10_000) {
             console.write_line(line.as_bytes());
+            if !has_thread && console.shared.lock().is_behind {
+                // From here on it stands before the full pipe and makes no more room.
+                while !console.shared.lock().waiting.is_empty() {
+                    std::thread::yield_now();
+                }
+                has_thread = true;
+            }
         }
         let state = console.shared.lock();
         assert!(state.is_behind && state.dropped > 1000, "{}", state.dropped);
