@@ -43,6 +43,8 @@ struct LargeFile<S: Storage> {
     body: LargeBody,
     /// Whether it has a name: durable bodies do.
     named: bool,
+    /// Checksum of its table, when it was found at the start and not yet read.
+    table_crc: Option<u32>,
     /// Of the keeper alone, one job at a time.
     opened: Mutex<Opened<S>>,
 }
@@ -54,17 +56,33 @@ struct Opened<S: Storage> {
     is_made: bool,
     /// It has no name, or none any more: nobody could open it again.
     is_nameless: bool,
+    /// Its table is the one that its record means.
+    is_checked: bool,
 }
 
 impl<S: Storage> LargeHandle<S> {
+    /// One that is about to be written.
     pub(super) fn new(body: LargeBody, named: bool) -> Self {
+        Self::with(body, named, None)
+    }
+
+    /// One that lies there since an earlier run.
+    ///
+    /// * `table_crc`: of its table of checksums.
+    pub(super) fn found(body: LargeBody, table_crc: u32) -> Self {
+        Self::with(body, true, Some(table_crc))
+    }
+
+    fn with(body: LargeBody, named: bool, table_crc: Option<u32>) -> Self {
         LargeHandle(Arc::new(LargeFile {
             body,
             named,
+            table_crc,
             opened: Mutex::new(Opened {
                 file: None,
                 is_made: false,
                 is_nameless: !named,
+                is_checked: table_crc.is_none(),
             }),
         }))
     }
@@ -165,6 +183,25 @@ impl<S: Storage> LargeHandle<S> {
         Ok(())
     }
 
+    /// Once: whether the file is that of this body, and not another's with checksums of its own.
+    fn check_table(&self, storage: &S, file: &S::File) -> io::Result<()> {
+        let mut opened = self.0.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        if opened.is_checked {
+            return Ok(());
+        }
+        let body_octets = self.0.body.octets;
+        let mut table = vec![0; body_octets.div_ceil(CHUNK_OCTETS as u64) as usize * 4];
+        read_exact_at(storage, file, body_octets, &mut table)?;
+        if self.0.table_crc != Some(crc32fast::hash(&table)) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "its table of checksums is damaged, or another body lies there",
+            ));
+        }
+        opened.is_checked = true;
+        Ok(())
+    }
+
     /// Reads and checks `octets` octets at `offset`. Blocks.
     pub(in crate::storage) fn read(
         &self,
@@ -173,6 +210,7 @@ impl<S: Storage> LargeHandle<S> {
         octets: u64,
     ) -> io::Result<Vec<u8>> {
         let file = self.file(storage, false, false)?;
+        self.check_table(storage, &file)?;
         let body_octets = self.0.body.octets;
         let chunk = CHUNK_OCTETS as u64;
         let first = offset / chunk;

@@ -137,10 +137,12 @@ impl<S: Storage> Larges<S> {
 
     /// Takes in a body that was found at start with the entries that need it.
     ///
+    /// * `table_crc`: of its table of checksums, as its record has it.
     /// * `is_missing`: it has no file.
     pub(super) fn found(
         &mut self,
         body: LargeBody,
+        table_crc: u32,
         at: MessageRef,
         entries: Vec<(QueueId, u64)>,
         is_missing: bool,
@@ -153,7 +155,7 @@ impl<S: Storage> Larges<S> {
             loss: is_missing.then_some(Loss::Untold),
             holders: entries.len() as u32,
             entries,
-            ..Large::new(LargeHandle::new(body, true))
+            ..Large::new(LargeHandle::found(body, table_crc))
         };
         self.bodies.insert(body.file, large);
         self.by_record.insert(at, body.file);

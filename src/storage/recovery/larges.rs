@@ -44,7 +44,7 @@ impl<S: Storage> Opening<'_, S> {
                         .map_err(unreadable(&name))?,
                     None => None,
                 };
-                let Some((body, queues)) = record else {
+                let Some((body, table_crc, queues)) = record else {
                     doubtful.push(body_file);
                     self.report(format!(
                         "{name}: the record of the large body {body_file:016x} is damaged"
@@ -69,7 +69,7 @@ impl<S: Storage> Opening<'_, S> {
                         segment: number,
                         place,
                     };
-                    store.larges.found(body, at, live, is_missing);
+                    store.larges.found(body, table_crc, at, live, is_missing);
                     if let Some(segment) = store.segments.get_mut(number) {
                         segment.large += 1;
                     }
@@ -129,8 +129,8 @@ impl<S: Storage> Opening<'_, S> {
     }
 }
 
-/// A body, and the entries that its record was written for.
-type LargeRecord = (LargeBody, Vec<(QueueId, u64)>);
+/// A body, the checksum of its table, and the entries that its record was written for.
+type LargeRecord = (LargeBody, u32, Vec<(QueueId, u64)>);
 
 /// The body that the record at `offset` names, and the queues that got it; `None` when the record
 /// is damaged.
@@ -151,5 +151,8 @@ fn read_large_record<S: Storage>(
         return Ok(None);
     };
     let message = MessagePayload::new(header.kind, payload);
-    Ok(message.and_then(|message| Some((message.large()?.0, message.queues().collect()))))
+    Ok(message.and_then(|message| {
+        let (body, table_crc) = message.large()?;
+        Some((body, table_crc, message.queues().collect()))
+    }))
 }

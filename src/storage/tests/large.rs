@@ -238,6 +238,36 @@ fn a_large_body_that_is_damaged_or_missing_is_lost_once_and_kept_aside() {
     }
 }
 
+/// Each file has checksums of its own, so another body in its place was given out as the message's.
+#[test]
+fn a_large_body_in_the_place_of_another_is_not_given_out() {
+    let mut bench = Bench::open(MemoryStorage::new());
+    let mut bodies = Vec::new();
+    for sequence in [1, 2] {
+        let body = bench.store.large_begin(300_000, true);
+        for _ in 0..3 {
+            bench
+                .store
+                .large_append(body, &vec![sequence as u8; 100_000]);
+        }
+        let to = [(QueueId(1), sequence)];
+        bench.store.append(bench.now, &large_message(body), &to, 1);
+        bench.settle_down();
+        bodies.push(body);
+    }
+    let disk = bench.disk.killed();
+    let [first, second] = [0, 1].map(|at: usize| body_name(bodies[at].file));
+    let contents = disk.contents(&second).expect("it is there");
+    disk.put(&first, &contents);
+    let mut after = Bench::open(disk);
+    assert_eq!(read_large(&mut after, bodies[0]), None);
+    after.settle_down();
+    let is_damage = |event: &&Event| matches!(event, Event::Damage(_));
+    assert_eq!(after.events.iter().filter(is_damage).count(), 1);
+    let whole = read_large(&mut after, bodies[1]);
+    assert_eq!(whole, Some(vec![2; 300_000]));
+}
+
 /// The body of a message whose record is damaged, the one thing that is left of it, was removed.
 #[test]
 fn a_large_body_of_which_the_record_is_lost_is_kept_aside() {
