@@ -4,6 +4,7 @@
 use super::client::{Client, resolve, short};
 use super::failure::Failure;
 use super::histogram::Histogram;
+use super::interrupt::Interrupt;
 use super::number::{float, ratio, rounded};
 use super::options::{ChurnKind, Options};
 use super::process::Meter;
@@ -22,6 +23,7 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
     let meter = options.pid.map(Meter::new).transpose()?;
     let addresses = resolve(&options.target)?;
     let clock = Clock::start();
+    let interrupt = Interrupt::take()?;
     let before = meter.as_ref().map(Meter::read_usage).transpose()?;
     let started_us = clock.now().monotonic_us;
     let mut rounds_us = Histogram::new();
@@ -32,6 +34,7 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
                     options,
                     addresses: &addresses,
                     clock: &clock,
+                    interrupt: &interrupt,
                     number,
                 };
                 scope.spawn(move || churner.run())
@@ -55,6 +58,7 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
     };
     let result = json!({
         "command": options.command.name(),
+        "interrupted": interrupt.came(),
         "what": format!("{:?}", options.churn).to_lowercase(),
         "seconds": rounded(float(elapsed_us) / 1e6, 3),
         "rounds": rounds_us.count(),
@@ -71,6 +75,7 @@ struct Churner<'a> {
     options: &'a Options,
     addresses: &'a [SocketAddr],
     clock: &'a Clock,
+    interrupt: &'a Interrupt,
     number: usize,
 }
 
@@ -98,7 +103,7 @@ impl Churner<'_> {
         let end_us = self.clock.now().monotonic_us + self.options.time_ms * 1_000;
         loop {
             let round_us = self.clock.now().monotonic_us;
-            if round_us >= end_us {
+            if round_us >= end_us || self.interrupt.came() {
                 break;
             }
             self.round(&mut client, &queue)?;

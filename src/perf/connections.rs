@@ -4,6 +4,7 @@
 use super::client::{Client, resolve};
 use super::failure::Failure;
 use super::histogram::Histogram;
+use super::interrupt::Interrupt;
 use super::number::{float, ratio, rounded};
 use super::options::Options;
 use super::process::{Meter, raise_open_files};
@@ -12,6 +13,9 @@ use crate::clock::Clock;
 use serde_json::{Value, json};
 use std::thread;
 use std::time::Duration;
+
+/// How often it is looked at whether the run is interrupted.
+const NAP_MS: u64 = 100;
 
 /// Opens them one after another, holds them, reads the memory and closes them.
 pub(super) fn run(options: &Options) -> Result<(), Failure> {
@@ -22,6 +26,7 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
     let addresses = resolve(&options.target)?;
     raise_open_files(options.connections as u64 + 64)?;
     let clock = Clock::start();
+    let interrupt = Interrupt::take()?;
     let now_us = || clock.now().monotonic_us;
     // One connection beforehand: what the first of all costs is not what each costs.
     let open = |index| -> Result<Client, Failure> {
@@ -36,14 +41,19 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
     let mut open_us = Histogram::new();
     let mut clients = Vec::with_capacity(options.connections);
     for index in 1..=options.connections {
+        if interrupt.came() {
+            break;
+        }
         let opening_us = now_us();
         clients.push(open(index)?);
         open_us.record(now_us() - opening_us);
     }
     let opened_us = now_us() - started_us;
-    hold(&mut clients, options)?;
+    hold(&mut clients, options, &interrupt)?;
     let after = meter.as_ref().map(Meter::read_usage).transpose()?;
-    let count = float(options.connections as u64);
+    // Less than asked for when the run was interrupted meanwhile.
+    let opened = clients.len();
+    let count = float(opened as u64);
     let closing_us = now_us();
     let server = first.server().to_owned();
     for client in clients {
@@ -69,7 +79,8 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
     let result = json!({
         "command": options.command.name(),
         "server": server,
-        "connections": options.connections,
+        "interrupted": interrupt.came(),
+        "connections": opened,
         "opened_per_s": rate(opened_us),
         "closed_per_s": rate(closed_us),
         "open_us": open_us.to_json(),
@@ -80,18 +91,16 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
 }
 
 /// Keeps the connections open for the time asked for, with heartbeats where those were asked for.
-fn hold(clients: &mut [Client], options: &Options) -> Result<(), Failure> {
-    let mut left_ms = options.hold_ms;
+fn hold(clients: &mut [Client], options: &Options, interrupt: &Interrupt) -> Result<(), Failure> {
     let beat_ms = u64::from(options.connect.heartbeat_s) * 500;
-    while left_ms > 0 {
-        let nap_ms = if beat_ms == 0 {
-            left_ms
-        } else {
-            left_ms.min(beat_ms)
-        };
+    let (mut left_ms, mut silent_ms) = (options.hold_ms, 0);
+    while left_ms > 0 && !interrupt.came() {
+        let nap_ms = left_ms.min(NAP_MS);
         thread::sleep(Duration::from_millis(nap_ms));
         left_ms -= nap_ms;
-        if beat_ms != 0 {
+        silent_ms += nap_ms;
+        if beat_ms != 0 && silent_ms >= beat_ms {
+            silent_ms = 0;
             for client in &mut *clients {
                 client.send_heartbeat()?;
             }

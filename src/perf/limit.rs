@@ -6,6 +6,7 @@ use super::check::{QueueCheck, Stamp};
 use super::client::open_socket;
 use super::consumer::Consumer;
 use super::failure::Failure;
+use super::interrupt::Interrupt;
 use super::number::{float, ratio, rounded, whole};
 use super::options::Options;
 use super::process;
@@ -17,6 +18,7 @@ use crate::wire::content::NO_PROPERTIES;
 use serde_json::json;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
@@ -37,6 +39,7 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
     };
     let ((source, relay_in), (sink, relay_out)) = (open()?, open()?);
     let shared = Shared::new();
+    let interrupt = Interrupt::take()?;
     let started_us = shared.clock.now().monotonic_us;
     let warm_us = started_us + options.warmup_ms * 1_000;
     let end_us = warm_us + options.time_ms * 1_000;
@@ -56,7 +59,7 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
             .inspect_err(|_| shared.failed.store(true, Relaxed))?
             .run()
         });
-        let watched = watch(options, &shared, &relay_ns, warm_us, end_us);
+        let watched = watch(options, &shared, &interrupt, &relay_ns, warm_us..end_us);
         shared.finish.store(true, Relaxed);
         let panicked = |_| Failure::Local("a thread panicked".to_owned());
         // The load's sockets close with its thread, which ends the relay.
@@ -106,7 +109,7 @@ fn relay(
     }
 }
 
-fn plan(options: &Options, measured_us: std::ops::Range<u64>) -> Plan {
+fn plan(options: &Options, measured_us: Range<u64>) -> Plan {
     Plan {
         burst_octets: options.burst_octets,
         inbox_octets: options.inbox_octets,
@@ -159,15 +162,16 @@ fn peers(
 struct Watched {
     start: (Sample, u64),
     end: (Sample, u64),
+    interrupted: bool,
     is_drained: bool,
 }
 
 fn watch(
     options: &Options,
     shared: &Shared,
+    interrupt: &Interrupt,
     relay_ns: &AtomicU64,
-    warm_us: u64,
-    end_us: u64,
+    measured_us: Range<u64>,
 ) -> Result<Watched, Failure> {
     let mut live = LiveLine::new(options.live);
     let mut wait_until = |until_us: u64, is_over: &dyn Fn() -> bool| -> Result<(), Failure> {
@@ -183,17 +187,18 @@ fn watch(
         }
     };
     let look = || Ok((Sample::take(shared, None)?, relay_ns.load(Relaxed)));
-    wait_until(warm_us, &|| false)?;
+    wait_until(measured_us.start, &|| interrupt.came())?;
     let start = look()?;
-    wait_until(end_us, &|| false)?;
+    wait_until(measured_us.end, &|| interrupt.came())?;
     let end = look()?;
     shared.stop.store(true, Relaxed);
     let is_drained = || shared.delivered.load(Relaxed) == shared.published.load(Relaxed);
-    wait_until(end_us + 5_000_000, &is_drained)?;
+    wait_until(shared.clock.now().monotonic_us + 5_000_000, &is_drained)?;
     live.end();
     Ok(Watched {
         start,
         end,
+        interrupted: interrupt.came(),
         is_drained: is_drained(),
     })
 }
@@ -208,6 +213,7 @@ fn report(options: &Options, watched: &Watched, tally: &Tally) -> Result<(), Fai
     let result = json!({
         "command": options.command.name(),
         "server": "relay without AMQP",
+        "interrupted": watched.interrupted,
         "seconds": rounded(float(elapsed_us) / 1e6, 3),
         "size": options.size,
         "published_per_s": whole(ratio(float(end.published - start.published) * 1e6, float(elapsed_us))),

@@ -6,6 +6,7 @@ use super::check::{ConfirmWindow, QueueCheck, Stamp};
 use super::client::{Client, resolve, short};
 use super::consumer::Consumer;
 use super::failure::Failure;
+use super::interrupt::Interrupt;
 use super::number::{float, ratio, rounded, whole};
 use super::options::{Command, Options};
 use super::parser::tag_octets;
@@ -27,8 +28,6 @@ use std::time::Duration;
 
 /// How often this thread looks at the counters.
 const LOOK: Duration = Duration::from_millis(2);
-/// When nothing has moved for so long, nothing more will come, in microseconds.
-const REST_US: u64 = 3_000_000;
 /// Declarations in flight while setting up.
 const PIPELINE: usize = 200;
 
@@ -51,6 +50,7 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
         topology: &topology,
         addresses: &addresses,
         shared: &shared,
+        interrupt: Interrupt::take()?,
         meter: meter.as_ref(),
         wanted,
         ready_before,
@@ -107,6 +107,7 @@ struct Run<'a> {
     topology: &'a Topology,
     addresses: &'a [SocketAddr],
     shared: &'a Shared,
+    interrupt: Interrupt,
     meter: Option<&'a Meter>,
     wanted: Option<u64>,
     ready_before: u64,
@@ -375,33 +376,41 @@ impl Run<'_> {
         let start = if self.options.warmup_ms == 0 {
             before
         } else {
-            self.wait_until(warm_us, &mut live, || false)?;
+            self.wait_until(warm_us, &mut live, || self.interrupt.came())?;
             Sample::take(self.shared, self.meter)?
         };
-        let is_limited = self.wanted.is_some();
+        let is_limited = self.wanted().is_some();
         self.wait_until(end_us, &mut live, || {
-            is_limited && self.rest() != Rest::Working
+            self.interrupt.came() || is_limited && self.rest() != Rest::Working
         })?;
         let mut end = Sample::take(self.shared, self.meter)?;
-        if is_limited {
+        if is_limited && !self.interrupt.came() {
             // It ended with the last message, not when this thread saw it.
             end.at_us = self.shared.last_us.load(Relaxed).max(start.at_us + 1);
         }
         self.shared.stop.store(true, Relaxed);
         let now_us = self.shared.clock.now().monotonic_us;
-        let limit_us = now_us + self.options.drain_ms * 1_000;
+        // A drain that is interrupted leaves the rest; others await what they have published.
+        let drain_ms = if self.options.producers == 0 && self.interrupt.came() {
+            0
+        } else {
+            self.options.drain_ms
+        };
+        let limit_us = now_us + drain_ms * 1_000;
         self.wait_until(limit_us, &mut live, || self.rest() != Rest::Working)?;
         live.end();
         let rest = self.rest();
         Ok((start, end, Sample::take(self.shared, None)?, rest))
     }
 
+    /// When nothing has moved for as long as the rest may take, nothing more will come. Not sooner:
+    /// a broker whose disk is busy may well stand still for seconds.
     fn rest(&self) -> Rest {
         let last_us = self.shared.last_us.load(Relaxed);
         let now_us = self.shared.clock.now().monotonic_us;
         if self.is_done() {
             Rest::Drained
-        } else if now_us > last_us + REST_US + self.pause_us() {
+        } else if now_us > last_us + self.options.drain_ms * 1_000 + self.pause_us() {
             Rest::Stuck
         } else {
             Rest::Working
@@ -441,7 +450,7 @@ impl Run<'_> {
         let shared = self.shared;
         let published = shared.published.load(Relaxed);
         let options = self.options;
-        if options.producers != 0 && self.wanted.is_some_and(|wanted| published < wanted) {
+        if options.producers != 0 && self.wanted().is_some_and(|wanted| published < wanted) {
             return false;
         }
         let settled = shared.confirmed.load(Relaxed) + shared.nacked.load(Relaxed);
@@ -451,10 +460,16 @@ impl Run<'_> {
         options.consumers == 0 || shared.delivered.load(Relaxed) >= self.expected(published)
     }
 
+    /// Messages after which the run is over; an interrupted one is over without them.
+    fn wanted(&self) -> Option<u64> {
+        self.wanted.filter(|_| !self.interrupt.came())
+    }
+
     /// Deliveries that `published` messages must cause, those that were there before included.
     fn expected(&self, published: u64) -> u64 {
         if self.options.producers == 0 {
-            return self.wanted.unwrap_or(u64::MAX);
+            // Without a number only what was there is sure to come; others may publish more.
+            return self.wanted.unwrap_or(self.ready_before);
         }
         let unrouted = self.shared.returned.load(Relaxed) + self.shared.nacked.load(Relaxed);
         self.ready_before + published.saturating_sub(unrouted) * self.topology.copies()
@@ -499,9 +514,9 @@ impl Run<'_> {
         let findings = &tally.findings;
         let mut bad = findings.duplicates + findings.misordered + findings.wrong_size + lost;
         if *rest != Rest::Working {
-            bad = bad.max(findings.missing) + u64::from(*rest == Rest::Stuck);
+            bad = bad.max(findings.missing);
         }
-        if let Some(wanted) = self.wanted
+        if let Some(wanted) = self.wanted()
             && !is_drained
         {
             // So many were to come; that others than this run's producers sent them is no excuse.
@@ -512,9 +527,11 @@ impl Run<'_> {
             };
             bad += wanted.saturating_sub(came.max(lost));
         }
+        let is_stuck = *rest == Rest::Stuck;
         let result = json!({
             "command": options.command.name(),
             "server": server,
+            "interrupted": self.interrupt.came(),
             "seconds": rounded(float(elapsed_us) / 1e6, 3),
             "size": options.size,
             "published": published,
@@ -527,7 +544,7 @@ impl Run<'_> {
             "confirm_us": tally.confirm_us.to_json(),
             "beside_us": if options.beside.is_empty() { Value::Null } else { tally.set_up_us.to_json() },
             "check": {
-                "ok": bad == 0,
+                "ok": bad == 0 && !is_stuck,
                 "is_drained": is_drained,
                 "lost": lost,
                 "outstanding": late,
@@ -548,8 +565,13 @@ impl Run<'_> {
                 "cpu_ns_watching": own_thread_ns(),
             },
         });
-        let verdict = if bad == 0 || !options.check {
+        let verdict = if !options.check || bad == 0 && !is_stuck {
             Ok(())
+        } else if bad == 0 {
+            Err(Failure::Check(
+                "the broker stopped answering before everything was delivered and confirmed"
+                    .to_owned(),
+            ))
         } else {
             Err(Failure::Check(format!(
                 "{bad} messages lost, doubled, cut, out of order or not delivered"

@@ -21,6 +21,7 @@ mod consumer;
 mod declare;
 mod failure;
 mod histogram;
+mod interrupt;
 mod limit;
 mod load;
 mod number;

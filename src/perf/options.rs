@@ -306,7 +306,7 @@ rows! {
         |o, v| put(&mut o.seed, number(v, 0, u64::MAX));
     "time" "SECONDS" LOAD | U | M => "how long to measure  [10; fill, drain: at most 600]",
         |o, v| put(&mut o.time_ms, seconds(v));
-    "warmup" "SECONDS" T | L | M => "how long to run before that  [1]",
+    "warmup" "SECONDS" T | L | M => "how long to run before that  [1; with --messages: 0]",
         |o, v| put(&mut o.warmup_ms, seconds(v));
     "messages" "N" T | L | F | D => "stop after so many in all; 0 for no such limit, drain: for what is there  [0; fill: 1000000]",
         |o, v| put(&mut o.messages, number(v, 0, 1 << 40));
@@ -381,16 +381,18 @@ fn number<T: TryFrom<u64>>(text: &str, min: u64, max: u64) -> Result<T, String> 
         .ok_or_else(|| format!("a whole number from {min} to {max} is expected"))
 }
 
-/// Octets with an optional unit `k` or `M` of 1024.
+/// Octets with an optional unit `k` of 1024 or `M` of its square.
 fn octets(text: &str, max: u64) -> Result<usize, String> {
     let (digits, shift) = match text.strip_suffix(['k', 'K']) {
         Some(digits) => (digits, 10),
-        None => match text.strip_suffix('M') {
+        None => match text.strip_suffix(['m', 'M']) {
             Some(digits) => (digits, 20),
             None => (text, 0),
         },
     };
-    Ok(number::<usize>(digits, 0, max >> shift)? << shift)
+    number::<usize>(digits, 0, max >> shift)
+        .map(|octets| octets << shift)
+        .map_err(|_| format!("octets up to {max} are expected, as 4096, 64k or 4M"))
 }
 
 /// Seconds, with a fraction if wanted, as milliseconds.
@@ -463,6 +465,7 @@ pub(super) fn parse(args: Vec<OsString>) -> Result<Request, Failure> {
     let mut options = Options::new(command)?;
     let mut bindings_given = false;
     let mut exchange_given = false;
+    let mut warmup_given = false;
     let usage = |error: lexopt::Error| Failure::Usage(error.to_string());
     let mut parser = lexopt::Parser::from_args(args);
     while let Some(arg) = parser.next().map_err(usage)? {
@@ -489,6 +492,7 @@ pub(super) fn parse(args: Vec<OsString>) -> Result<Request, Failure> {
             .map_err(|reason| Failure::Usage(format!("--{name} {value}: {reason}")))?;
         bindings_given |= name == "bindings";
         exchange_given |= name == "exchange";
+        warmup_given |= name == "warmup";
     }
     if !bindings_given {
         options.bindings = if command == Command::Declare {
@@ -499,6 +503,10 @@ pub(super) fn parse(args: Vec<OsString>) -> Result<Request, Failure> {
     }
     if command == Command::Declare && !exchange_given {
         "direct".clone_into(&mut options.exchange_type);
+    }
+    if options.messages != 0 && !warmup_given {
+        // A number of messages is soon sent, and nothing would be left to measure.
+        options.warmup_ms = 0;
     }
     validate(&options).map_err(|reason| Failure::Usage(reason.to_owned()))?;
     Ok(Request::Run(Box::new(options)))
@@ -640,8 +648,8 @@ mod tests {
             ("throughput --sise 3", "no option --sise"),
             ("drain --producers 3", "no option --producers"),
             ("throughput --size", "missing argument"),
-            ("throughput --size 3x", "whole number"),
-            ("throughput --size 300M", "whole number"),
+            ("throughput --size 3x", "octets up to"),
+            ("throughput --size 300m", "octets up to"),
             ("throughput --time -1", "seconds"),
             ("throughput more", "unexpected argument"),
             ("throughput --exchange x-odd", "headers is expected"),

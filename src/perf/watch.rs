@@ -7,6 +7,7 @@ use super::worker::Shared;
 use serde_json::{Map, Value, json};
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Counters and usage at one moment.
@@ -139,11 +140,27 @@ impl LiveLine {
         let mut stderr = std::io::stderr().lock();
         // What cannot be shown is not worth ending the run for.
         let _ = if self.is_terminal {
+            let line = fitting(line, columns(&stderr));
             write!(stderr, "\r{line}\x1b[K").and_then(|()| stderr.flush())
         } else {
             writeln!(stderr, "{line}")
         };
     }
+}
+
+/// Columns of a terminal, as far as it tells.
+fn columns(terminal: &impl AsFd) -> usize {
+    match rustix::termios::tcgetwinsize(terminal) {
+        Ok(size) if size.ws_col != 0 => usize::from(size.ws_col),
+        _ => usize::MAX,
+    }
+}
+
+/// The beginning of `line` that a terminal shows without going on to a next line, which could not
+/// be written over. The last column stays free, since some go on once it is used.
+fn fitting(line: &str, columns: usize) -> &str {
+    let end = line.char_indices().nth(columns.saturating_sub(1));
+    &line[..end.map_or(line.len(), |(at, _)| at)]
 }
 
 /// Prints a result on stdout: as JSON, or as lines of `key  value` with nested keys joined.
@@ -215,6 +232,19 @@ mod tests {
         assert_eq!(json["cpu_percent"], json!(50.0));
         assert_eq!(json["threads_us_per_message"], json!({ "loop": 1.5 }));
         assert_eq!((&json["pid"], &json["rss_octets"]), (&json!(3), &json!(7)));
+    }
+
+    #[test]
+    fn a_live_line_does_not_go_on_to_a_second_one() {
+        for (columns, shown) in [
+            (8, "0.5 µs "),
+            (4, "0.5"),
+            (1, ""),
+            (0, ""),
+            (100, "0.5 µs each"),
+        ] {
+            assert_eq!(fitting("0.5 µs each", columns), shown, "{columns}");
+        }
     }
 
     #[test]

@@ -56,20 +56,25 @@ fn check(broker: &Broker, words: &str) -> Output {
     output
 }
 
+/// The answer to `queue.purge`, or why there is none.
+fn ask_for_queue(broker: &Broker, queue: &str) -> Result<Method, String> {
+    let mut peer = broker.peer()?;
+    Login::default().log_in(&mut peer)?;
+    ask(&mut peer, 1, &Method::new("channel.open", &[]))?;
+    let queue = Value::Text(queue.as_bytes().to_vec());
+    ask(
+        &mut peer,
+        1,
+        &Method::new("queue.purge", &[("queue", queue)]),
+    )
+}
+
 /// Another client empties a queue as soon as something lies there; returns how many messages.
 fn purge(broker: &Broker, queue: &str) -> Result<u64, String> {
     let deadline = now() + PATIENCE;
     while now() < deadline {
-        let mut peer = broker.peer()?;
-        Login::default().log_in(&mut peer)?;
-        ask(&mut peer, 1, &Method::new("channel.open", &[]))?;
-        let queue = Value::Text(queue.as_bytes().to_vec());
         // While the queue is not there yet, the answer is an error and the channel is closed.
-        let purged = ask(
-            &mut peer,
-            1,
-            &Method::new("queue.purge", &[("queue", queue)]),
-        );
+        let purged = ask_for_queue(broker, queue);
         if let Ok(Value::Number(count @ 1..)) = purged.map(|ok| ok.get("message_count").clone()) {
             return Ok(count);
         }
@@ -137,7 +142,7 @@ fn what_was_filled_is_drained_also_after_a_crash() {
 fn messages_that_vanish_are_reported_lost() {
     let broker = Broker::start(&[]).expect("a broker");
     // One delivery at a time, so that most of them are in the queue when it is purged.
-    let line = "throughput --messages 200000 --warmup 0 --ack 1 --prefetch 1 --size 16";
+    let line = "throughput --messages 200000 --warmup 0 --ack 1 --prefetch 1 --size 16 --drain 2";
     let run = command(&broker, line).spawn().expect("leveret runs");
     let purged = purge(&broker, "leveret-perf-0").expect("it is purged");
     let output = run.wait_with_output().expect("it ends");
@@ -148,6 +153,43 @@ fn messages_that_vanish_are_reported_lost() {
     check(&broker, "fill --messages 10 --name short");
     let output = perf(&broker, "drain --messages 11 --name short --time 1");
     assert_eq!(output.status.code(), Some(1), "{output:?}");
+}
+
+#[test]
+fn an_interrupted_run_tells_what_it_saw_and_leaves_nothing_behind() {
+    let broker = Broker::start(&[]).expect("a broker");
+    for words in [
+        "throughput --time 100 --warmup 0 --persistent on --confirm 50 --ack 5",
+        "throughput --time 100 --warmup 0 --rate 1000 --messages 1000000",
+        "throughput --time 100 --warmup 0 --consumers 0",
+        "latency --time 100 --warmup 0 --spin off",
+        "churn --time 100",
+        "connections --connections 5 --hold 100",
+        "limit --time 100 --warmup 0",
+    ] {
+        let run = command(&broker, words).spawn().expect("leveret runs");
+        thread::sleep(Duration::from_millis(700));
+        let id = run.id().to_string();
+        let killed = Command::new("kill").args(["-INT", &id]).status();
+        assert!(killed.is_ok_and(|status| status.success()), "{words}");
+        let output = run.wait_with_output().expect("it ends");
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(0), "{words}: {output:?}");
+        assert!(text.contains("\"interrupted\": true"), "{words}: {text}");
+        if words.starts_with("throughput") {
+            assert!(count(&output, "published") > 0, "{words}: {text}");
+            let purged = ask_for_queue(&broker, "leveret-perf-0");
+            assert!(purged.is_err(), "{words} left its queue: {purged:?}");
+        }
+    }
+}
+
+#[test]
+fn a_run_that_only_consumes_or_only_has_so_many_messages_measures_them() {
+    let broker = Broker::start(&[]).expect("a broker");
+    check(&broker, "throughput --producers 0 --time 0.2");
+    let output = check(&broker, "throughput --messages 100");
+    assert_eq!(count(&output, "delivered"), 100);
 }
 
 #[test]
