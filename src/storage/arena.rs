@@ -7,6 +7,7 @@
 use std::sync::{Arc, OnceLock};
 
 use super::files::Storage;
+use super::jobs::Job;
 use super::record_codec as codec;
 use crate::broker::record::QueueId;
 use crate::message::{Message, MessageRef};
@@ -97,6 +98,8 @@ pub(super) struct Arena<S: Storage> {
     watermark_octets: usize,
     files: Vec<Option<OpenFile<S>>>,
     file_octets: u64,
+    /// Files of which no slot is taken any more, for the keeper to close.
+    emptied: Vec<Arc<SpillFile<S>>>,
     /// Full blocks in memory that a failed write left there.
     unspilled: Vec<u32>,
 }
@@ -113,6 +116,7 @@ impl<S: Storage> Arena<S> {
             watermark_octets,
             files: Vec::new(),
             file_octets: file_octets.max(BLOCK_OCTETS as u64),
+            emptied: Vec::new(),
             unspilled: Vec::new(),
         }
     }
@@ -285,9 +289,26 @@ impl<S: Storage> Arena<S> {
             return;
         };
         open.free.push((slot.offset / BLOCK_OCTETS as u64) as u32);
-        if open.free.len() as u32 == open.slots {
-            self.files[slot.file_index] = None;
+        if open.free.len() as u32 == open.slots
+            && let Some(open) = self.files[slot.file_index].take()
+        {
+            self.emptied.push(open.file);
         }
+    }
+
+    /// The files that nothing lies in any more. They are the keeper's to close: that frees their
+    /// space on the disk, which takes milliseconds each, and seconds when the disk is busy.
+    pub(super) fn take_emptied(&mut self) -> Option<Job<S>> {
+        (!self.emptied.is_empty()).then(|| Job::CloseSpills {
+            files: std::mem::take(&mut self.emptied),
+        })
+    }
+
+    /// Those files that blocks may be written to.
+    #[cfg(test)]
+    pub(super) fn open_files(&self) -> Vec<std::sync::Weak<SpillFile<S>>> {
+        let open = self.files.iter().flatten();
+        open.map(|open| Arc::downgrade(&open.file)).collect()
     }
 
     /// The keeper has answered for a block: written, or not for lack of space.

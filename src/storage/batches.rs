@@ -94,6 +94,7 @@ impl<S: Storage> Store<S> {
             self.jobs.push_back(Job::FreeSpace);
             self.jobs.extend(self.pages.give_back());
         }
+        self.jobs.extend(self.arena.take_emptied());
         self.background(now);
         self.next_scrub(now);
         self.remove_large();

@@ -86,6 +86,10 @@ pub(super) enum Job<S: Storage> {
     ClosePages {
         file: Arc<OnceLock<S::File>>,
     },
+    /// Closes files of transient blocks that nobody needs.
+    CloseSpills {
+        files: Vec<Arc<SpillFile<S>>>,
+    },
     /// Reads entries of a recovered queue from the index of their segment.
     ReadIndexPart {
         page: u64,

@@ -64,6 +64,10 @@ impl<S: Storage> KeeperJob<S> {
                 drop(file);
                 AnswerKind::Removed(Ok(()))
             }
+            Job::CloseSpills { files } => {
+                drop(files);
+                AnswerKind::Removed(Ok(()))
+            }
             Job::FreeSpace => AnswerKind::FreeSpace(storage.free_octets()),
             Job::ReadIndexPart { page, part } => {
                 let mut damage = Vec::new();

@@ -109,6 +109,31 @@ fn transient_messages_spill_and_come_back() {
 }
 
 #[test]
+fn the_loop_does_not_close_the_files_of_transient_messages() {
+    let mut bench = Bench::open(MemoryStorage::new());
+    // Small ones share a file, a large one has its own.
+    let mut keep = |octets: usize| {
+        let stored = bench
+            .store
+            .keep(bench.now, &body_message(&vec![7; octets]), 1);
+        Entry::new(stored.at, 0, stored.share_octets, 0)
+    };
+    let mut entries: Vec<Entry> = (0..3000).map(|_| keep(1024)).collect();
+    entries.extend((0..8).map(|_| keep(600_000)));
+    bench.settle_down();
+    let files = bench.store.arena.open_files();
+    assert!(files.len() > 3, "{}", files.len());
+    let open = || files.iter().filter(|file| file.strong_count() > 0).count();
+    for entry in entries {
+        bench.store.release(entry);
+    }
+    bench.commit();
+    assert_eq!(open(), files.len(), "closed where everybody waits for it");
+    bench.settle_down();
+    assert_eq!(open(), 0);
+}
+
+#[test]
 fn a_failed_write_is_final() {
     let mut bench = Bench::open(MemoryStorage::new());
     bench.settle_down();
