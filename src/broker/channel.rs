@@ -327,6 +327,26 @@ impl Broker {
     /// A channel is over: its consumers end, what it has unacknowledged goes back, what its
     /// transaction holds is dropped.
     pub fn close_channel<S: Sink>(&mut self, key: ChannelKey, sink: &mut S) {
+        let consumers = self.consumers_of(key.slot);
+        self.detach_consumers(&consumers, |it| it.channel == key.slot);
+        self.end_channel(key, &consumers, sink);
+    }
+
+    /// The consumers of a channel, in the order of their keys.
+    pub(super) fn consumers_of(&self, channel: u32) -> Vec<ConsumerKey> {
+        let consumers = self.channels[channel as usize].consumers.values();
+        let mut consumers: Vec<ConsumerKey> = consumers.copied().collect();
+        consumers.sort_unstable();
+        consumers
+    }
+
+    /// Closes a channel of which the consumers are off the lists of their queues.
+    pub(super) fn end_channel<S: Sink>(
+        &mut self,
+        key: ChannelKey,
+        consumers: &[ConsumerKey],
+        sink: &mut S,
+    ) {
         self.counters.channels_closed += 1;
         self.count_published(key.slot);
         let state = &mut self.channels[key.slot as usize];
@@ -343,13 +363,10 @@ impl Broker {
             );
         }
         let session = state.session;
-        let mut consumers: Vec<ConsumerKey> = state.consumers.values().copied().collect();
-        consumers.sort_unstable();
         let mut pairs = Pairs::default();
         // Messages are back before the consumers go, so that an auto-delete queue takes them along.
-        self.detach_consumers(key.slot, &consumers);
         self.requeue_all(deliveries, sink);
-        for consumer in consumers {
+        for &consumer in consumers {
             if self
                 .consumers
                 .get(consumer as usize)

@@ -197,9 +197,13 @@ impl Broker {
         }
     }
 
-    /// Takes the consumers of a channel, which is closing, off the lists of their queues: their
-    /// number and those lists may be long, and one by one would cost the product of both.
-    pub(super) fn detach_consumers(&mut self, channel: u32, keys: &[ConsumerKey]) {
+    /// Takes consumers that end together, which are those that `goes` says, off the lists of their
+    /// queues: their number and those lists may be long, and one by one would cost the product of both.
+    pub(super) fn detach_consumers(
+        &mut self,
+        keys: &[ConsumerKey],
+        goes: impl Fn(&Consumer) -> bool,
+    ) {
         let place = |&key: &ConsumerKey| (self.consumers[key as usize].queue.slot, key);
         let mut places: Vec<(u32, ConsumerKey)> = keys.iter().map(place).collect();
         places.sort_unstable();
@@ -215,7 +219,7 @@ impl Broker {
             } else {
                 self.effort += all as u64;
                 let consumers = &self.consumers;
-                let stays = |key: ConsumerKey| consumers[key as usize].channel != channel;
+                let stays = |key: ConsumerKey| !goes(&consumers[key as usize]);
                 queue.consumers.retain(|&key| stays(key));
                 queue.available.retain(stays);
             }

@@ -61,9 +61,15 @@ impl Broker {
 
     /// A connection is over: its channels close, its exclusive queues go.
     pub fn close_session<S: Sink>(&mut self, key: SessionKey, sink: &mut S) {
-        for slot in self.sessions[key.slot as usize].channels.clone() {
+        let channels = self.sessions[key.slot as usize].channels.clone();
+        let consumers: Vec<_> = channels
+            .iter()
+            .map(|&slot| self.consumers_of(slot))
+            .collect();
+        self.detach_consumers(&consumers.concat(), |it| it.session == key.slot);
+        for (slot, consumers) in channels.into_iter().zip(consumers) {
             let generation = self.channels[slot as usize].generation;
-            self.close_channel(ChannelKey { slot, generation }, sink);
+            self.end_channel(ChannelKey { slot, generation }, &consumers, sink);
         }
         let mut pairs = Pairs::default();
         for queue in std::mem::take(&mut self.sessions[key.slot as usize].exclusive_queues) {

@@ -120,6 +120,28 @@ fn a_channel_with_very_many_consumers_closes() {
 }
 
 #[test]
+fn a_connection_with_very_many_consumers_on_many_channels_is_lost() {
+    let prepare = |peer: &mut Peer| {
+        declare(peer, "q");
+        for channel in 2..600 {
+            let open = Method::new("channel.open", &[]);
+            peer.put_method(channel, &open, None)
+                .expect("it is encoded");
+            for _ in 0..400 {
+                let arguments = [("queue", text("q")), ("nowait", yes())];
+                let consume = Method::new("basic.consume", &arguments);
+                let put = peer.put_method(channel, &consume, None);
+                put.expect("it is encoded");
+            }
+        }
+    };
+    check(prepare, |peer| {
+        peer.drop_socket();
+        thread::sleep(Duration::from_millis(300));
+    });
+}
+
+#[test]
 fn a_queue_with_very_many_consumers_of_a_priority_is_deleted() {
     let prepare = |peer: &mut Peer| {
         declare(peer, "q");
