@@ -140,11 +140,19 @@ fn read_large_record<S: Storage>(
     offset: u64,
     seed: Seed,
 ) -> io::Result<Option<LargeRecord>> {
+    // A file that was cut off ends before its index says so.
+    let rest = storage.octets(file)?.saturating_sub(offset);
+    if rest < HEADER_OCTETS as u64 {
+        return Ok(None);
+    }
     let mut head = vec![0; HEADER_OCTETS];
     read_exact_at(storage, file, offset, &mut head)?;
     let Some(header) = RecordHeader::decode(&head, seed) else {
         return Ok(None);
     };
+    if rest < header.record_octets() {
+        return Ok(None);
+    }
     let mut record = vec![0; HEADER_OCTETS + header.length as usize];
     read_exact_at(storage, file, offset, &mut record)?;
     let Ok((header, payload)) = decode_record(&record, seed) else {

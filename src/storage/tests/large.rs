@@ -268,6 +268,35 @@ fn a_large_body_in_the_place_of_another_is_not_given_out() {
     assert_eq!(whole, Some(vec![2; 300_000]));
 }
 
+/// A segment that was cut off kept the server from starting when the rest had named a large body.
+#[test]
+fn a_large_body_of_which_the_record_was_cut_off_keeps_nobody_from_starting() {
+    let mut bench = Bench::open(MemoryStorage::new());
+    let before = bench.append(1, 1, b"before");
+    let (body, _) = large(&mut bench, 300_000, true);
+    let to = [(QueueId(1), 2)];
+    let stored = bench.store.append(bench.now, &large_message(body), &to, 1);
+    for sequence in 3..=200 {
+        bench.append(1, sequence, &[7; 500]);
+        bench.settle_down();
+    }
+    let segment = segment_name(stored.at.segment);
+    let index = segment.replace(".seg", ".idx");
+    assert!(names(&bench.disk).contains(&index));
+    let record = stored.at.place as usize * 8;
+    for end in [record, record + 10, record + 30] {
+        let disk = bench.disk.killed();
+        let contents = disk.contents(&segment).expect("it is there");
+        disk.put(&segment, &contents[..end]);
+        let mut after = Bench::open(disk);
+        after.settle_down();
+        let told = after.recovery.report.iter().any(|it| it.contains(&segment));
+        assert!(told, "{end}");
+        assert!(names(&after.disk).contains(&body_name(body.file)), "{end}");
+        assert!(after.body(before).is_some(), "{end}");
+    }
+}
+
 /// The body of a message whose record is damaged, the one thing that is left of it, was removed.
 #[test]
 fn a_large_body_of_which_the_record_is_lost_is_kept_aside() {
