@@ -297,7 +297,7 @@ impl<S: Storage> Arena<S> {
     }
 
     /// The files that nothing lies in any more. They are the keeper's to close: that frees their
-    /// space on the disk, which takes milliseconds each, and seconds when the disk is busy.
+    /// space on the disk, which takes milliseconds each, and longer when the disk is busy.
     pub(super) fn take_emptied(&mut self) -> Option<Job<S>> {
         (!self.emptied.is_empty()).then(|| Job::CloseSpills {
             files: std::mem::take(&mut self.emptied),
